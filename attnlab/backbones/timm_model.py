@@ -1,0 +1,146 @@
+# B batch, C channels, H height, W width, D features, K classes
+"""Any model of timm as a backbone, under timm's own names, with our first and last places added."""
+
+import difflib
+import os
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from attnlab.backbones.head import Stem, check_images, check_sizes
+
+
+class Places:
+    """Mixed into the class of a timm model: its forward, with the places `input`, `features`, `fc` and, where asked for, `bottleneck`."""
+
+    def forward(self, x_BCHW: Tensor) -> Tensor:
+        x_BD = self.forward_head(self.forward_features(self.input(x_BCHW)), pre_logits=True)
+        if self.bottleneck is not None:
+            x_BD = self.bottleneck(x_BD)
+        return self.fc(self.features(x_BD))
+
+
+class Trunk(nn.Module):
+    """Holds a timm model that uses one of our names for a part of its own."""
+
+    def __init__(self, trunk: nn.Module) -> None:
+        super().__init__()
+        self.trunk = trunk
+
+    def forward_features(self, x_BCHW: Tensor) -> Tensor:
+        return self.trunk.forward_features(x_BCHW)
+
+    def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
+        return self.trunk.forward_head(x, pre_logits=pre_logits)
+
+
+def timm_model(
+    num_classes: int,
+    shape: tuple[int, ...],
+    *,
+    name: str,
+    pretrained: bool = False,
+    weights: str | None = None,
+    stem: Stem = "imagenet",
+    bottleneck: int | None = None,
+) -> nn.Module:
+    """The timm model `name` for images of `shape` (C, H, W); forward(x_BCHW) -> logits_BK.
+
+    timm's names stay (`layer3`, `blocks.2`, `stages.1` ...), so its weights and its documentation apply; `input` (Identity) comes first,
+    `bottleneck` (Linear, where asked for), `features` (Identity, (D,), what timm gives its classifier) and `fc` (Linear) last. Models that
+    call a part of their own `features` (vgg, densenet, dpn, rexnet, selecsls, inception_v4) have their names under `trunk.` instead.
+    pretrained  timm's weights, downloaded once into the Hugging Face cache. weights: a file of timm's weights to take instead.
+    stem        imagenet: as timm has it. cifar: `conv1` becomes 3x3 with stride 1 (and starts afresh) and `maxpool` nothing.
+    Raises ValueError for an unknown name (with the nearest), images the model cannot take, vectors, a stem it does not have, weights that
+    do not exist, cannot be fetched or are another model's.
+    """
+    import timm
+
+    check_images("timm", shape, stem=stem)  # how small an image may be, only a pass can tell
+    check_sizes(num_classes=num_classes, bottleneck=bottleneck)
+    if ":" not in name and not timm.is_model(name.split(".")[0]):
+        close = difflib.get_close_matches(name, timm.list_models(), n=5, cutoff=0.5)
+        raise ValueError(f"timm has no model {name!r}; nearest: {', '.join(close) or 'none, see timm.list_models()'}")
+    options: dict[str, Any] = {"num_classes": 0, "in_chans": shape[0]}
+    if weights is not None:
+        if not os.path.isfile(weights):
+            raise ValueError(f"model.weights: no file {weights}; give a .safetensors or .pth file of timm's weights of {name}")
+        options["pretrained_cfg_overlay"] = {"file": weights}
+    model = _create(name, shape, pretrained or weights is not None, options)
+    if weights is not None:
+        _check_weights(model, name, weights)
+    if stem == "cifar":
+        _set_cifar_stem(model, name)
+
+    own = {"input", "features", "bottleneck"} | (set() if isinstance(getattr(model, "fc", None), nn.Identity) else {"fc"})
+    if any(hasattr(model, place) for place in own):
+        model = Trunk(model)
+    dim = _feature_dim(model, name, shape)
+    model.input = nn.Identity()
+    model.bottleneck = None if bottleneck is None else nn.Linear(dim, bottleneck)
+    model.features = nn.Identity()
+    model.fc = nn.Linear(bottleneck or dim, num_classes)
+    model.__class__ = type(type(model).__name__, (Places, type(model)), {})
+    return model
+
+
+def _create(name: str, shape: tuple[int, ...], pretrained: bool, options: dict[str, Any]) -> nn.Module:
+    """timm.create_model with the image size where the model takes one."""
+    import timm
+
+    try:
+        try:
+            return timm.create_model(name, pretrained=pretrained, img_size=tuple(shape[1:]), **options)
+        except TypeError as error:
+            if "img_size" not in str(error):
+                raise
+            return timm.create_model(name, pretrained=pretrained, **options)
+    except Exception as error:  # timm, its hub client and its file readers each raise their own kinds
+        reason = f"{type(error).__name__}: {(str(error).strip() or 'no message').splitlines()[0]}"
+        if not pretrained:
+            raise ValueError(f"timm cannot build {name} for images {tuple(shape)}: {reason}") from error
+        if file := options.get("pretrained_cfg_overlay", {}).get("file"):
+            raise ValueError(f"model.weights: {file} does not load as weights of {name}: {reason}") from error
+        config = timm.get_pretrained_cfg(name)
+        if not getattr(config, "has_weights", True):
+            raise ValueError(f"timm has no pretrained weights for {name}; use model.pretrained=false") from error
+        source = getattr(config, "hf_hub_id", None) or name
+        raise ValueError(
+            f"the pretrained weights of {name} could not be fetched ({reason}). Without a network: put {source} into the Hugging Face cache "
+            f"(HF_HOME, ~/.cache/huggingface by default), or download its model.safetensors elsewhere and give model.weights=FILE"
+        ) from error
+
+
+def _check_weights(model: nn.Module, name: str, weights: str) -> None:
+    """timm skips names that a file lacks; a file of another model would leave the network as it started, silently."""
+    from timm.models import load_state_dict
+
+    names, given = set(model.state_dict()), set(load_state_dict(weights))
+    if len(names & given) < len(names) / 2:
+        raise ValueError(f"model.weights: {weights} has {len(names & given)} of the {len(names)} tensors of {name}; it is another model's")
+
+
+def _set_cifar_stem(model: nn.Module, name: str) -> None:
+    conv = getattr(model, "conv1", None)
+    if not isinstance(conv, nn.Conv2d) or not hasattr(model, "maxpool"):
+        raise ValueError(f"model=timm with stem=cifar needs a model with `conv1` and `maxpool`, such as resnet18; {name} has none: use imagenet")
+    model.conv1 = nn.Conv2d(conv.in_channels, conv.out_channels, 3, stride=1, padding=1, bias=conv.bias is not None)
+    nn.init.kaiming_normal_(model.conv1.weight, mode="fan_out", nonlinearity="relu")
+    model.maxpool = nn.Identity()
+
+
+def _feature_dim(model: nn.Module, name: str, shape: tuple[int, ...]) -> int:
+    """D, from a pass in eval mode; models state it under several names, and some refuse small images only here."""
+    model.eval()
+    try:
+        with torch.no_grad():
+            features = model.forward_head(model.forward_features(torch.zeros(1, *shape)), pre_logits=True)
+    except (RuntimeError, AssertionError, ValueError) as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise ValueError(f"timm's {name} cannot take images {tuple(shape)}: {reason}") from error
+    finally:
+        model.train()
+    if features.dim() != 2:
+        raise ValueError(f"timm's {name} gives values of shape {tuple(features.shape[1:])} before its classifier; attnlab needs a vector")
+    return features.shape[1]

@@ -1,0 +1,205 @@
+"""Build: the one function that turns a config node with a `_target_` into an object, and what is known of a target before that.
+
+`_target_` is the registry. Which packages a config may name is limited (a config is data, and must not be able to run anything):
+`ALLOWED`, extended by `allow_targets=[mypkg]`.
+"""
+
+import functools
+import importlib
+import inspect
+import types
+import typing
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+LIBRARIES = ("torch.nn", "torch.optim", "torchvision.ops", "torchvision.transforms", "timm.layers", "pytorch_ood")
+ALLOWED = ("attnlab", *LIBRARIES)
+MARKS = ("_target_", "_partial_")
+
+# what the framework hands to a component when it calls it: never a config's to give
+GIVEN = ("shape", "num_classes", "dim", "params", "host", "read_shapes", "network", "total_steps", "steps_per_epoch")
+
+
+class ConfigError(ValueError):
+    """A mistake in the configuration; its text is the one line the user sees."""
+
+
+def config_dir() -> Path:
+    """The folder of the yamls: inside the package in an installed wheel, beside it in a checkout."""
+    package = Path(__file__).parent
+    return next(folder for folder in (package / "configs", package.parent / "configs") if (folder / "train.yaml").exists())
+
+
+def locate(target: str, *, allow: Sequence[str] = (), where: str = "") -> Any:
+    """The object that `package.module.name` names, if its package is allowed. ConfigError otherwise, with the nearest names."""
+    from attnlab.placement import nearest
+
+    packages = (*ALLOWED, *allow)
+    if not any(target == package or target.startswith(package + ".") for package in packages):
+        top = target.partition(".")[0]
+        raise ConfigError(f"{where}: {target!r} is outside the allowed packages ({', '.join(packages)}); allow_targets=[{top}] permits it")
+    module_name, _, name = target.rpartition(".")
+    try:
+        module = importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        if error.name and not module_name.startswith(error.name):
+            raise ConfigError(f"{where}: {target} needs the package {error.name!r}: pip install {error.name}") from error
+        raise ConfigError(f"{where}: there is no module {module_name!r}; write _target_ as package.module.Name") from error
+    try:
+        return getattr(module, name)
+    except AttributeError:
+        own = [key for key, value in vars(module).items() if callable(value) and not key.startswith("_")]
+        raise ConfigError(f"{where}: {module_name} has no {name!r}; {nearest(name, own)}") from None
+
+
+def parameters(target: Any) -> dict[str, inspect.Parameter]:
+    """The parameters a config may set: the target's own, without those that the framework gives."""
+    found = inspect.signature(target).parameters
+    return {name: parameter for name, parameter in found.items() if name not in GIVEN and name != "self"}
+
+
+def complete(node: Any, *, allow: Sequence[str] = (), where: str = "") -> tuple[Any, Any]:
+    """Check a config tree against the signatures of its targets; return (full, short).
+
+    full has every parameter that the config or the signature sets: what goes into the record. short leaves out values that equal the
+    signature's default, so that a run keeps its address when a component gains a parameter. Raises ConfigError for an unknown key, a
+    missing one or a value of the wrong type, naming key and remedy.
+    """
+    from attnlab.placement import nearest
+
+    if isinstance(node, Mapping) and "_target_" not in node:
+        pairs = {key: complete(value, allow=allow, where=_join(where, key)) for key, value in node.items()}
+        return {key: full for key, (full, _) in pairs.items()}, {key: short for key, (_, short) in pairs.items()}
+    if not isinstance(node, Mapping):
+        return node, node
+
+    target = locate(str(node["_target_"]), allow=allow, where=_join(where, "_target_"))
+    known = parameters(target)
+    hints = _hints(target)
+    swallows = any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in known.values())
+    full, short = {}, {}
+    for key, value in node.items():
+        if key in MARKS:
+            full[key] = short[key] = value
+            continue
+        path = _join(where, key)
+        if key not in known and not swallows:
+            raise ConfigError(f"unknown key {path}; {nearest(key, list(known))}")
+        if isinstance(value, Mapping):
+            full[key], short[key] = complete(value, allow=allow, where=path)
+            continue
+        if key in hints and not conforms(value, hints[key]):
+            raise ConfigError(f"{path}={value}: must be {describe(hints[key])}")
+        full[key] = value
+        if key not in known or not _same(value, known[key].default):
+            short[key] = value
+    own = not str(node["_target_"]).startswith(LIBRARIES)
+    for name, parameter in known.items():
+        if name in full or parameter.kind in (inspect.Parameter.VAR_KEYWORD, inspect.Parameter.VAR_POSITIONAL):
+            continue
+        if parameter.default is inspect.Parameter.empty:
+            if parameter.kind is inspect.Parameter.KEYWORD_ONLY:
+                raise ConfigError(f"{_join(where, name)}: required, and must be {describe(hints.get(name, Any))}; add {_join(where, name)}=...")
+        elif own and _plain(parameter.default):
+            full[name] = list(parameter.default) if isinstance(parameter.default, tuple) else parameter.default
+    return full, short
+
+
+def build(node: Any, *, allow: Sequence[str] = (), where: str = "", **given: Any) -> Any:
+    """Build what `node` describes: a `_target_` is called (or kept as a partial), mappings and lists are built through.
+
+    `given` are further keyword arguments of the outermost call. An error of the target's constructor is raised as ConfigError with the
+    config key before it.
+    """
+    if isinstance(node, Mapping) and "_target_" in node:
+        target = locate(str(node["_target_"]), allow=allow, where=_join(where, "_target_"))
+        arguments = {key: build(value, allow=allow, where=_join(where, key)) for key, value in node.items() if key not in MARKS}
+        if node.get("_partial_"):
+            return functools.partial(target, **arguments, **given)
+        return checked(functools.partial(target, **arguments, **given), where=where)()
+    if isinstance(node, Mapping):
+        return {key: build(value, allow=allow, where=_join(where, key)) for key, value in node.items()}
+    if isinstance(node, list | tuple):
+        return [build(value, allow=allow, where=where) for value in node]
+    return node
+
+
+def checked(function: typing.Callable, *, where: str) -> typing.Callable:
+    """`function`, whose ValueErrors and TypeErrors come back as ConfigError with the config key before them."""
+
+    @functools.wraps(function)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return function(*args, **kwargs)
+        except ConfigError:
+            raise
+        except (TypeError, ValueError) as error:
+            raise ConfigError(f"{where}: {error}") from error
+
+    return call
+
+
+def conforms(value: Any, hint: Any) -> bool:
+    """Whether a plain config value fits a type annotation; annotations of other kinds fit everything."""
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if hint is None or hint is type(None):
+        return value is None
+    if origin in (typing.Union, types.UnionType):
+        return any(conforms(value, argument) for argument in arguments)
+    if origin is Literal:
+        return any(value == argument and isinstance(value, bool) == isinstance(argument, bool) for argument in arguments)
+    if hint is bool:
+        return isinstance(value, bool)
+    if hint is int:
+        return isinstance(value, int) and not isinstance(value, bool)
+    if hint is float:
+        return isinstance(value, int | float) and not isinstance(value, bool)
+    if hint in (str, Path):
+        return isinstance(value, str)
+    if origin in (list, tuple, Sequence) or hint in (list, tuple):
+        if not isinstance(value, list | tuple):
+            return False
+        items = [argument for argument in arguments if argument is not Ellipsis]
+        if origin is tuple and len(items) > 1 and Ellipsis not in arguments:
+            return len(value) == len(items) and all(map(conforms, value, items))
+        return all(conforms(item, items[0]) for item in value) if items else True
+    if origin in (dict, Mapping) or hint is dict:
+        return isinstance(value, Mapping)
+    return True
+
+
+def describe(hint: Any) -> str:
+    """A type annotation in a user's words."""
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin is Literal:
+        return "one of " + ", ".join(str(argument).lower() if isinstance(argument, bool) else str(argument) for argument in arguments)
+    if origin in (typing.Union, types.UnionType):
+        return " or ".join(describe(argument) for argument in arguments)
+    if origin in (list, tuple, Sequence):
+        return "a list, each " + " and ".join(describe(argument) for argument in arguments if argument is not Ellipsis)
+    words = {bool: "true or false", int: "a whole number", float: "a number", str: "a text", type(None): "null", Any: "given"}
+    return words.get(hint, getattr(hint, "__name__", str(hint)))
+
+
+def _hints(target: Any) -> dict[str, Any]:
+    try:
+        return typing.get_type_hints(target.__init__ if inspect.isclass(target) else target)
+    except (NameError, TypeError, AttributeError):  # annotations that only a type checker can read: nothing is known then
+        return {}
+
+
+def _plain(value: Any) -> bool:
+    if isinstance(value, list | tuple):
+        return all(map(_plain, value))
+    return value is None or isinstance(value, bool | int | float | str)
+
+
+def _same(value: Any, default: Any) -> bool:
+    if isinstance(value, list | tuple) and isinstance(default, list | tuple):
+        return list(value) == list(default)
+    return isinstance(value, bool) == isinstance(default, bool) and value == default
+
+
+def _join(where: str, key: str) -> str:
+    return f"{where}.{key}" if where else str(key)

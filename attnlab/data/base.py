@@ -1,0 +1,288 @@
+"""What every data set is: named splits of images, the loaders over them, and the checks that a user's mistake meets.
+
+A data set is a dataclass whose fields are its configuration; it defines `load(split)`. Everything else is here.
+
+Legend: N images of a split, C channels, H height, W width.
+"""
+
+import logging
+import math
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from attnlab.data.augment import normalise, scale_and_bias, stream_seed
+from attnlab.data.loader import EpochLoader, ResidentLoader
+from attnlab.data.stream import FileSet, ImageSet, StreamLoader
+
+__all__ = ["FileSet", "ImageData", "ImageSet", "stratified_order"]
+
+log = logging.getLogger(__name__)
+RESIDENT_LIMIT = 4 * 2**30  # bytes of uint8 that may live in memory, and at most ...
+RESIDENT_SHARE = 0.4  # ... this share of what is free
+
+
+def stratified_order(labels_N: Tensor, seed: int) -> Tensor:
+    """A seeded permutation any prefix of which holds each class in proportion (to within one image)."""
+    generator = torch.Generator().manual_seed(stream_seed("stratified", seed))
+    shuffled_N = torch.randperm(len(labels_N), generator=generator)
+    order_N = shuffled_N[torch.argsort(labels_N[shuffled_N], stable=True)]  # class by class, random inside
+    counts = torch.bincount(labels_N)
+    rank_N = torch.cat([(torch.arange(int(n), dtype=torch.float64) + 0.5) / int(n) for n in counts if n])
+    tie_N = torch.rand(len(labels_N), generator=generator, dtype=torch.float64) * 1e-9  # which class goes first is left to chance
+    return order_N[torch.argsort(rank_N + tie_N)]
+
+
+@dataclass(kw_only=True, eq=False, repr=False)
+class ImageData:
+    """Common fields of all data sets.
+
+    batch_size: training images per step and process. eval_batch_size: images per evaluation batch.
+    val: fraction of the training images held out as `val`, stratified. 0 = the set's own validation split where it has one.
+    crop: pixels of black border before a random crop back to size (uint8, as the papers' "crop4"). flip: mirror half of the images.
+    ood: names of out-of-distribution sets, see `attnlab.data.ood`. ood_root: folder with one folder of parquet files per name;
+    by default the folder that holds `path`, where the set has a path.
+    limit: train on the first `limit` images of a stratified shuffle, for quick trials.
+    mean, std: per channel, in units of the full range [0, 1]; computed from the training images when not given.
+    seed: order and augmentation. split_seed: who is in which split; not the run's seed, so that all runs see the same test images.
+    resident: whole set as uint8 on the device (true), streamed through worker processes (false), or by size (null): resident if a split
+    takes at most 4 GiB and 40% of the free memory. Both give the same batches.
+    num_workers: decoding processes, when streaming. drop_last: leave out the last partial batch of an epoch of training.
+    root: folder for downloads.
+
+    Raises ValueError or FileNotFoundError, one line with cause and way out, from the constructor (impossible values) and `prepare()`.
+    """
+
+    name: ClassVar[str]
+
+    batch_size: int = 128
+    eval_batch_size: int = 500
+    val: float = 0.0
+    crop: int = 0
+    flip: bool = False
+    ood: list[str] = field(default_factory=list)
+    ood_root: str | None = None
+    limit: int | None = None
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
+    seed: int = 0
+    split_seed: int = 0
+    resident: bool | None = None
+    num_workers: int = 2
+    drop_last: bool = True
+    root: str = "data"
+    _cache: dict[str, ImageSet | FileSet] = field(init=False, default_factory=dict)
+
+    def __post_init__(self):
+        for key, low in (("batch_size", 1), ("eval_batch_size", 1), ("crop", 0), ("num_workers", 0)):
+            if getattr(self, key) < low:
+                raise ValueError(f"data.{key} must be at least {low}, got {getattr(self, key)}")
+        if not 0 <= self.val < 1:
+            raise ValueError(f"data.val is a fraction of the training images in [0, 1), got {self.val}")
+        if self.limit is not None and self.limit < 2:
+            raise ValueError(f"data.limit must be at least 2 images, or null for all, got {self.limit}")
+        if len(set(self.ood)) != len(self.ood):
+            raise ValueError(f"data.ood names a set twice: {list(self.ood)}")
+        if reserved := {"train", "val", "test"} & set(self.ood):
+            raise ValueError(f"data.ood: {sorted(reserved)} are splits of this set, not out-of-distribution sets")
+        if (self.mean is None) != (self.std is None):
+            raise ValueError("data.mean and data.std go together: give both or neither")
+        if self.std is not None and min(self.std) <= 0:
+            raise ValueError(f"data.std must be positive, got {list(self.std)}")
+
+    # What a data set defines.
+
+    def own_splits(self) -> tuple[str, ...]:
+        """The splits that `load` knows."""
+        return ("train", "test")
+
+    def load(self, split: str) -> ImageSet | FileSet:
+        """The images of one of the set's own splits. Training labels are 0..K-1."""
+        raise NotImplementedError
+
+    def own_ood(self) -> dict[str, Callable[[], ImageSet]]:
+        """Out-of-distribution sets that this set brings along, by name."""
+        from attnlab.data.ood import photos
+
+        return {"photos": lambda: photos(self.shape)}
+
+    # What the trainer uses.
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """train, val where there is one, test, then the OOD names."""
+        val = ("val",) if self.val > 0 or "val" in self.own_splits() else ()
+        test = ("test",) if "test" in self.own_splits() else ()
+        return ("train", *val, *test, *self.ood)
+
+    def has(self, split: str) -> bool:
+        return split in self.splits
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(C, H, W), or (D,) for vectors."""
+        return self.split("train").shape
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        return self.split("train").classes
+
+    @property
+    def num_classes(self) -> int:
+        return len(self.classes)
+
+    def prepare(self) -> None:
+        """Download, read and check everything the configuration names. Later calls raise nothing that is the user's to repair."""
+        if "test" not in self.own_splits():
+            raise ValueError(f"{self.name}: there is no test split to evaluate on")
+        for name in self.splits:
+            images = self.split(name)
+            size = math.prod(images.shape) * len(images) / 2**20
+            kind = "in memory" if isinstance(images, ImageSet) else "streamed"
+            log.info("%s/%s: %s images of %s, %.0f MiB, %s", self.name, name, f"{len(images):,}", images.shape, size, kind)
+        if self.mean is None or self.std is None:
+            self.mean, self.std = _mean_std(self.split("train"))
+        if len(self.mean) != self.shape[0] or len(self.std) != self.shape[0]:
+            raise ValueError(f"data.mean and data.std need {self.shape[0]} values, one a channel, got {len(self.mean)} and {len(self.std)}")
+        if self.batch_size > len(self.split("train")) and self.drop_last:
+            raise ValueError(
+                f"data.batch_size={self.batch_size} is more than the {len(self.split('train'))} training images of {self.name}; "
+                "lower it or set data.drop_last=false"
+            )
+
+    def split(self, name: str) -> ImageSet | FileSet:
+        """A split or an OOD set: in memory where it fits, else still encoded. `labels`, `boxes`, `classes`, `shape`, `len` on both."""
+        if name not in self._cache:
+            if name == "train" or (name == "val" and self.val > 0):
+                self._split_training()
+            elif name in self.own_splits():
+                self._cache[name] = self._settle(self._checked(name, self.load(name)), training=False)
+            else:
+                from attnlab.data import ood
+
+                self._cache[name] = self._settle(ood.resolve(name, self), training=False)
+        return self._cache[name]
+
+    def image_set(self, split: str, num: int | None = None) -> ImageSet:
+        """The split in memory, its images unaugmented uint8; or only `num` of them, every class in proportion (for figures)."""
+        images = self.split(split)
+        if num is not None and num < len(images):
+            images = images.subset(stratified_order(images.labels - images.labels.min(), self.split_seed)[:num])
+        return images.in_memory()
+
+    def train_loader(self, device: torch.device | str, *, rank: int = 0, world_size: int = 1) -> EpochLoader:
+        """Shuffled, augmented, normalised batches `(x, y)` on the device; see `EpochLoader`."""
+        return self._loader(
+            "train", device, batch_size=self.batch_size, shuffle=True, seed=self.seed, pad=self.crop, flip=self.flip,
+            drop_last=self.drop_last, rank=rank, world_size=world_size,
+        )  # fmt: skip
+
+    def eval_loader(self, split: str, device: torch.device | str) -> EpochLoader:
+        """Every image of the split once, in the order of `split(name)`, unaugmented, normalised."""
+        return self._loader(split, device, batch_size=self.eval_batch_size)
+
+    def normalise(self, images: Tensor) -> Tensor:
+        """(N, C, H, W) uint8, or (N, D), as the network sees it: fp32 with mean 0 and std 1 over the training set."""
+        return normalise(images, *scale_and_bias(*self._moments(), tuple(images.shape[1:]), unit=_unit(images), device=images.device))
+
+    # Inside.
+
+    min_scale: ClassVar[float] = 0.0  # sets of files make it a field
+
+    def _moments(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
+        if self.mean is None or self.std is None:
+            self.prepare()
+        return tuple(self.mean), tuple(self.std)
+
+    def _split_training(self) -> None:
+        """Fill `train`, and `val` where it is held out."""
+        whole = self._checked("train", self.load("train"))
+        order_N = stratified_order(whole.labels, self.split_seed)
+        num_val = round(self.val * len(whole))
+        if self.val > 0 and not 0 < num_val < len(whole):
+            raise ValueError(f"data.val={self.val} of {len(whole)} images leaves nothing to train or to validate on")
+        if self.limit is not None and self.limit > len(whole) - num_val:
+            raise ValueError(f"data.limit={self.limit} is more than the {len(whole) - num_val} training images of {self.name}")
+        train = whole
+        if num_val:
+            self._cache["val"] = self._settle(whole.subset(order_N[:num_val].sort().values), training=False)
+        if num_val or self.limit is not None:
+            stop = len(whole) if self.limit is None else num_val + self.limit
+            train = whole.subset(order_N[num_val:stop].sort().values)
+        if len(train.labels.unique()) < 2:
+            raise ValueError(f"{self.name}: all {len(train)} training images are of one class; a classifier needs two or more")
+        self._cache["train"] = self._settle(train, training=True)
+
+    def _checked(self, split: str, images: ImageSet | FileSet) -> ImageSet | FileSet:
+        if len(images) == 0:
+            raise ValueError(f"{self.name}: the {split} split is empty")
+        num_classes = len(images.classes if split == "train" else self.classes)
+        bad_N = (images.labels < 0) | (images.labels >= num_classes)
+        if bad_N.any():
+            row = int(bad_N.nonzero()[0, 0])
+            place = images.where(row) if isinstance(images, FileSet) else f"{self.name}/{split} row {row}"
+            raise ValueError(f"{place}: label {int(images.labels[row])} is outside 0..{num_classes - 1} ({num_classes} classes)")
+        if isinstance(images, ImageSet) and images.images.is_floating_point() and not images.images.isfinite().all():
+            raise ValueError(f"{self.name}: the {split} split holds NaN or infinite values")
+        if split != "train" and images.shape != self.shape:
+            raise ValueError(f"{self.name}: {split} images are {images.shape}, training images {self.shape}; set data.size")
+        return images
+
+    def _settle(self, images: ImageSet | FileSet, *, training: bool) -> ImageSet | FileSet:
+        """Decode what fits."""
+        if training and self.min_scale:
+            return images  # random resized crops are cut from the original images
+        num_bytes = math.prod(images.shape) * len(images)
+        keep = num_bytes <= min(RESIDENT_LIMIT, RESIDENT_SHARE * _free_memory()) if self.resident is None else self.resident
+        return images.in_memory() if keep else images
+
+    def _loader(self, split: str, device: torch.device | str, **options) -> EpochLoader:
+        images, device = self.split(split), torch.device(device)
+        mean, std = self._moments()
+        options = dict(options, mean=mean, std=std, device=device)
+        if isinstance(images, ImageSet) and self._resident_on(device, images):
+            return ResidentLoader(images.images, images.labels, unit=_unit(images.images), **options)
+        log.info("%s/%s: streaming through %d workers", self.name, split, self.num_workers)
+        return StreamLoader(images, unit=255.0, num_workers=self.num_workers, min_scale=self.min_scale, **options)
+
+    def _resident_on(self, device: torch.device, images: ImageSet) -> bool:
+        if images.images.ndim == 2:
+            return True  # vectors are small, and workers have nothing to decode
+        if self.resident is not None or device.type != "cuda":
+            return self.resident is not False
+        return images.images.numel() * 2 <= RESIDENT_SHARE * torch.cuda.mem_get_info(device)[0]  # x2: the borders
+
+
+def _unit(images: Tensor) -> float:
+    return 1.0 if images.is_floating_point() else 255.0
+
+
+def _free_memory() -> float:
+    """Bytes of memory a process may still take; infinite where the system does not say."""
+    try:
+        with open("/proc/meminfo") as lines:
+            return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable"))
+    except (OSError, StopIteration):
+        return math.inf if not hasattr(os, "sysconf") else os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
+def _mean_std(images: ImageSet | FileSet) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Per channel, fractions of the full range; exact integer sums for images, of at most 10,000 of a set that is not in memory."""
+    if isinstance(images, FileSet):
+        images = images.subset(stratified_order(images.labels, 0)[:10_000]).in_memory()
+    x = images.images
+    if x.is_floating_point():
+        mean_C, var_C, unit = x.double().mean(0), x.double().var(0, correction=0), 1.0
+    else:
+        dims, count = (0, 2, 3), x.numel() // x.shape[1]
+        total_C = sum(chunk.sum(dims, dtype=torch.int64) for chunk in x.split(4096))
+        square_C = sum(chunk.int().square().sum(dims, dtype=torch.int64) for chunk in x.split(4096))
+        mean_C, unit = total_C.double() / count, 255.0
+        var_C = square_C.double() / count - mean_C.square()
+    std_C = var_C.clamp_min(0).sqrt()
+    std_C = torch.where(std_C > 0, std_C, torch.full_like(std_C, unit))  # a channel without contrast: leave its scale alone
+    return tuple((mean_C / unit).tolist()), tuple((std_C / unit).tolist())

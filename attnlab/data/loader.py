@@ -1,0 +1,115 @@
+"""The resident loader: the whole set as uint8 on the device, a batch = one gather and a few elementwise kernels.
+
+No DataLoader, no workers, no transfer: Lightning takes any iterable with a length.
+
+Legend: N images of the set, B of the batch, C channels, H height, W width, D values of a vector.
+"""
+
+from collections.abc import Iterator
+from typing import Self
+
+import torch
+from torch import Tensor
+
+from attnlab.data.augment import Plan, crop, epoch_plan, mirror, normalise, pad_zeros, scale_and_bias
+
+
+class EpochLoader:
+    """What the loaders share: batches of `(x, y_B)` on `device`, in an order that is a pure function of (seed, epoch).
+
+    x is fp32, normalised, (B, C, H, W) in channels_last memory (or (B, D)); y int64. `shuffle=False` is evaluation: every image once, in
+    order, unaugmented. With `world_size` > 1, process `rank` gets every world_size-th row of the common permutation: step k of all
+    processes together is step k of one process with a batch world_size times as large. `batch_size` counts one process's images.
+
+    `set_epoch` is called by Lightning before each epoch through `.sampler`; an epoch under way is not disturbed by it.
+    """
+
+    def __init__(
+        self,
+        labels_N: Tensor,
+        shape: tuple[int, ...],
+        *,
+        batch_size: int,
+        mean: tuple[float, ...],
+        std: tuple[float, ...],
+        unit: float,
+        device: torch.device | str,
+        shuffle: bool = False,
+        seed: int = 0,
+        pad: int = 0,
+        flip: bool = False,
+        drop_last: bool = False,
+        rank: int = 0,
+        world_size: int = 1,
+    ):
+        if not 0 <= rank < world_size:
+            raise ValueError(f"rank must be in [0, {world_size}), got {rank}")
+        self.device = torch.device(device)
+        self.labels_N = labels_N.to(self.device)
+        self.shape, self.batch_size, self.shuffle, self.seed = shape, batch_size, shuffle, seed
+        self.pad, self.flip = (pad, flip) if shuffle else (0, False)
+        self.drop_last, self.rank, self.world_size = drop_last, rank, world_size
+        self.scale, self.bias = scale_and_bias(mean, std, shape, unit=unit, device=self.device)
+        self.epoch = 0
+
+    def __len__(self) -> int:
+        num, rest = divmod(len(self.labels_N), self.world_size)
+        num += 0 if self.drop_last or rest == 0 else 1
+        return num // self.batch_size if self.drop_last else -(-num // self.batch_size)
+
+    @property
+    def sampler(self) -> Self:
+        """Lightning calls `loader.sampler.set_epoch(epoch)`."""
+        return self
+
+    def set_epoch(self, epoch: int) -> None:
+        self.epoch = epoch
+
+    def plan(self) -> Plan:
+        """The rows this process hands out in the current epoch, on the CPU."""
+        num = len(self.labels_N)
+        if self.shuffle:
+            whole = epoch_plan(num, seed=self.seed, epoch=self.epoch, pad=self.pad)
+        else:
+            zeros = torch.zeros(num, dtype=torch.int64)
+            whole = Plan(torch.arange(num), zeros, zeros, zeros)
+        return whole.shard(self.rank, self.world_size, even=self.drop_last)
+
+    def batches(self, plan: Plan) -> Iterator[Plan]:
+        """The plan cut into batches."""
+        for start in range(0, len(self) * self.batch_size, self.batch_size):
+            yield Plan(*(column[start : start + self.batch_size] for column in plan))
+
+    def finish(self, x_BHWC: Tensor, rows: Plan) -> tuple[Tensor, Tensor]:
+        """Cropped uint8 images -> mirrored, normalised batch with its labels."""
+        if self.flip:
+            x_BHWC = mirror(x_BHWC, rows.flip_N)
+        return normalise(x_BHWC.permute(0, 3, 1, 2), self.scale, self.bias), self.labels_N.index_select(0, rows.order_N)
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        raise NotImplementedError
+
+
+class ResidentLoader(EpochLoader):
+    """Images (N, C, H, W) uint8, or vectors (N, D) fp32, copied to the device once (images with their black borders already on)."""
+
+    def __init__(self, images: Tensor, labels_N: Tensor, **options):
+        super().__init__(labels_N, tuple(images.shape[1:]), **options)
+        images = images.to(self.device)
+        if images.ndim == 4:
+            images = images.permute(0, 2, 3, 1).contiguous()  # no copy where the memory is channels_last already
+            images = pad_zeros(images, self.pad) if self.pad else images
+        self.images = images
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        # A generator: the epoch is read at the first batch, after Lightning's set_epoch, not when the iterator is made.
+        plan = self.plan().to(self.device)
+        for rows in self.batches(plan):
+            if self.pad:
+                images = crop(self.images, rows.order_N, rows.dy_N, rows.dx_N, self.pad)
+            else:
+                images = self.images.index_select(0, rows.order_N)
+            if images.ndim == 4:
+                yield self.finish(images, rows)
+            else:
+                yield normalise(images, self.scale, self.bias), self.labels_N.index_select(0, rows.order_N)

@@ -1,0 +1,32 @@
+"""Softmax cross-entropy.   Shapes: B batch, K classes."""
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+if TYPE_CHECKING:
+    from attnlab.network import Output
+
+
+class CrossEntropy(nn.Module):
+    """Mean of ``-sum_k q_k log softmax(z)_k`` over the batch, in fp32 or better.
+
+    ``y`` is class numbers ``(B,)`` or probabilities ``(B, K)`` (mixup, cutmix). ``label_smoothing`` s in [0, 1] replaces q by
+    ``(1 - s) q + s / K`` (1512.00567). ValueError: s outside [0, 1]. Returns ``{"ce": scalar}``.
+    """
+
+    soft_targets = True
+    needs_fc = False
+
+    def __init__(self, num_classes: int, dim: int, *, label_smoothing: float = 0.0):
+        super().__init__()
+        if not 0 <= label_smoothing <= 1:
+            raise ValueError(f"label_smoothing must be in [0, 1], got {label_smoothing}")
+        self.label_smoothing = label_smoothing
+
+    def forward(self, out: "Output", y: Tensor) -> dict[str, Tensor]:
+        logits_BK = out.logits.to(torch.promote_types(out.logits.dtype, torch.float32))
+        target = y.to(logits_BK.dtype) if y.is_floating_point() else y
+        return {"ce": F.cross_entropy(logits_BK, target, label_smoothing=self.label_smoothing)}

@@ -1,0 +1,160 @@
+"""The figures of a run, one formula each: OOD ranking (scores: larger = more OOD) and classification (logits, labels).
+
+Legend: N samples, K classes. Every function takes tensors, arrays or lists on any device and returns a Python float, a fraction where it is a rate.
+
+Rankings are done in fp64 on the scores as given, whatever their range: no metric here squashes a score into [0, 1].
+"""
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+def auroc(id_scores: Any, ood_scores: Any) -> float:
+    """Probability that a random OOD score is above a random ID score; ties count half. 1 is perfect, 0.5 is chance.
+
+    Args:
+        id_scores, ood_scores: (N,) each, float32 or better, larger = more OOD. +-inf take part in the ranking as the largest and
+            smallest values (equal infinities tie), as the ranking needs no arithmetic on scores.
+
+    Raises ValueError: NaN (how many, and on which side), no scores on one side, not 1-D, half precision (its ranks are already lost).
+    """
+    from pytorch_ood.metrics import functional
+
+    return float(functional.auroc(*_ranking(id_scores, ood_scores)))
+
+
+def aupr_out(id_scores: Any, ood_scores: Any) -> float:
+    """Area under precision-recall with OOD as the positive class, by the trapezoid rule as in OpenOOD v1.5 (not average precision)."""
+    from pytorch_ood.metrics import functional
+
+    return float(functional.aupr(*_ranking(id_scores, ood_scores), positive="ood"))
+
+
+def aupr_in(id_scores: Any, ood_scores: Any) -> float:
+    """Area under precision-recall with ID as the positive class (scores negated), by the trapezoid rule as in OpenOOD v1.5."""
+    from pytorch_ood.metrics import functional
+
+    return float(functional.aupr(*_ranking(id_scores, ood_scores), positive="id"))
+
+
+def fpr95(id_scores: Any, ood_scores: Any) -> float:
+    """OOD positive (OpenOOD v1.5): share of ID samples flagged at the first threshold that flags at least 95% of the OOD samples."""
+    from pytorch_ood.metrics import functional
+
+    return float(functional.fpr_at_tpr(*_ranking(id_scores, ood_scores), tpr=0.95))
+
+
+def fpr95_id(id_scores: Any, ood_scores: Any) -> float:
+    """ID positive (ODIN, Energy and kNN papers): share of OOD samples accepted at the first threshold that accepts at least 95% of the ID ones."""
+    from pytorch_ood.metrics import functional
+
+    scores, labels = _ranking(id_scores, ood_scores)
+    return float(functional.fpr_at_tpr(-scores, -1 - labels, tpr=0.95))  # labels 0 and -1 change places
+
+
+def ood_metrics(id_scores: Any, ood_scores: Any) -> dict[str, float]:
+    """`auroc`, `aupr_in`, `aupr_out`, `fpr95` (OOD positive) and `fpr95_id` (ID positive) of one ID and one OOD set of scores."""
+    ranked = (auroc, aupr_in, aupr_out, fpr95, fpr95_id)
+    return {metric.__name__: metric(id_scores, ood_scores) for metric in ranked}
+
+
+def accuracy(logits: Any, labels: Any) -> float:
+    """Share of samples whose largest logit (the first one of equals) is the label's. logits (N, K), labels (N,) in [0, K)."""
+    logits_NK, labels_N = _classified(logits, labels)
+    return float((logits_NK.argmax(1) == labels_N).double().mean())
+
+
+def nll(logits: Any, labels: Any) -> float:
+    """Mean of -log softmax(logits)[label], in nats. logits (N, K), labels (N,) in [0, K). A label with logit -inf gives inf."""
+    logits_NK, labels_N = _classified(logits, labels)
+    return float(torch.nn.functional.cross_entropy(logits_NK, labels_N))
+
+
+def brier(logits: Any, labels: Any) -> float:
+    """Mean over samples of sum_k (p_k - [k = label])^2, in [0, 2]: Brier's multi-class form, summed and not averaged over classes."""
+    logits_NK, labels_N = _classified(logits, labels)
+    error_NK = logits_NK.softmax(1) - torch.nn.functional.one_hot(labels_N, logits_NK.shape[1])
+    return float(error_NK.square().sum(1).mean())
+
+
+def ece(scores: Any, labels: Any, *, bins: int = 15, probs: bool | None = None) -> float:
+    """Expected calibration error (Guo et al. 2017, 1706.04599): sum_b |B_b| / N * |accuracy(B_b) - confidence(B_b)|.
+
+    Bin b holds the samples whose largest probability is in ((b - 1) / bins, b / bins].
+
+    Args:
+        scores: logits or probabilities (N, K).
+        labels: (N,) in [0, K).
+        bins: number of equal-width bins.
+        probs: whether `scores` are probabilities. None: they are if no entry is negative and every row sums to one, to what the dtype
+            can hold (1e-3, half precision 2e-2).
+
+    Raises ValueError: as the other classification metrics; `bins` below 1; `probs=True` for rows that are no probabilities.
+    """
+    if bins < 1:
+        raise ValueError(f"bins must be at least 1, got {bins}")
+    scores_NK, labels_N = _classified(scores, labels)
+    half = isinstance(scores, Tensor) and scores.dtype in (torch.float16, torch.bfloat16)
+    look_like_probs = bool((scores_NK >= 0).all() and ((scores_NK.sum(1) - 1).abs() <= (2e-2 if half else 1e-3)).all())
+    if probs and not look_like_probs:
+        raise ValueError("probs=True, but some row has a negative entry or does not sum to one; give logits with probs=False")
+    probs_NK = scores_NK if (look_like_probs if probs is None else probs) else scores_NK.softmax(1)
+    confidence_N, predicted_N = probs_NK.max(1)
+    inner_edges = torch.linspace(0, 1, bins + 1, dtype=torch.float64)[1:-1]
+    bin_N = torch.bucketize(confidence_N, inner_edges)  # right-closed bins
+    gap_N = (predicted_N == labels_N).double() - confidence_N
+    return float(torch.zeros(bins, dtype=torch.float64).index_add_(0, bin_N, gap_N).abs().sum() / len(labels_N))
+
+
+def classification_metrics(logits: Any, labels: Any) -> dict[str, float]:
+    """`acc`, `nll`, `ece` (15 bins) and `brier` of logits (N, K) and labels (N,)."""
+    return {
+        "acc": accuracy(logits, labels),
+        "nll": nll(logits, labels),
+        "ece": ece(logits, labels, probs=False),
+        "brier": brier(logits, labels),
+    }
+
+
+def _tensor(values: Any) -> Tensor:
+    """On the CPU: a ranking is a sort and a read of a few numbers, and not every device has fp64."""
+    if isinstance(values, Tensor):
+        return values.detach().cpu()
+    return torch.as_tensor(np.asarray(values))  # by way of numpy, as torch reads a list of Python floats as fp32
+
+
+def _scores(values: Any, side: str) -> Tensor:
+    scores_N = _tensor(values)
+    if scores_N.ndim != 1:
+        raise ValueError(f"{side} scores must be 1-D, one number a sample, got shape {tuple(scores_N.shape)}")
+    if scores_N.dtype in (torch.float16, torch.bfloat16):
+        raise ValueError(f"{side} scores must be float32 or better, got {scores_N.dtype}: cast the logits or features before scoring, not the scores")
+    if len(scores_N) == 0:
+        raise ValueError(f"no {side} scores: a ranking needs at least one ID and one OOD sample")
+    if num_nan := int(scores_N.isnan().sum()):
+        raise ValueError(f"{num_nan} of {len(scores_N)} {side} scores are NaN; a score must be a number, larger = more OOD")
+    return scores_N.double()
+
+
+def _ranking(id_scores: Any, ood_scores: Any) -> tuple[Tensor, Tensor]:
+    """Scores (N,) in fp64 and labels (N,): 0 for ID, -1 for OOD."""
+    id_N, ood_N = _scores(id_scores, "ID"), _scores(ood_scores, "OOD")
+    labels_N = torch.cat([torch.zeros(len(id_N), dtype=torch.int64), torch.full((len(ood_N),), -1)])
+    return torch.cat([id_N, ood_N]), labels_N
+
+
+def _classified(logits: Any, labels: Any) -> tuple[Tensor, Tensor]:
+    """Logits (N, K) in fp64 (never a softmax in half precision) and labels (N,), checked."""
+    logits_NK, labels_N = _tensor(logits).double(), _tensor(labels)
+    if logits_NK.ndim != 2 or labels_N.shape != logits_NK.shape[:1] or len(labels_N) == 0:
+        raise ValueError(f"logits must be (N, K) and labels (N,), N > 0, got {tuple(logits_NK.shape)} and {tuple(labels_N.shape)}")
+    if labels_N.is_floating_point():
+        raise ValueError(f"labels must be class numbers, got {labels_N.dtype}")
+    if num_bad := int((logits_NK.isnan() | logits_NK.isposinf()).any(1).sum()):
+        raise ValueError(f"logits of {num_bad} of {len(labels_N)} samples hold NaN or +inf")
+    if int(labels_N.min()) < 0 or int(labels_N.max()) >= logits_NK.shape[1]:
+        raise ValueError(f"labels must be in [0, {logits_NK.shape[1]}), got {int(labels_N.min())} to {int(labels_N.max())}")
+    return logits_NK, labels_N.long()

@@ -1,0 +1,76 @@
+"""Network: a backbone, the guests placed in it, and one forward that gives everything a loss or an OOD head may ask for.
+
+Legend: B batch, C channels, H height, W width, D features, K classes.
+"""
+
+import copy
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from torch import Tensor, nn
+
+from attnlab.placement import TARGET, Recorder, place, spare_graphs
+
+FEATURES = "features"
+
+
+class Output(NamedTuple):
+    """What one forward pass gives.
+
+    logits (B, K); features (B, D), what the final layer was given, or None where the backbone names no `features`; fc, the module at `fc`
+    (a Linear unless something replaced it), or None; target, the labels after guests that rewrite them (mixup, cutmix), or None.
+    """
+
+    logits: Tensor
+    features: Tensor | None
+    fc: nn.Module | None
+    target: Tensor | None = None
+
+
+class Network(nn.Module):
+    """`backbone` with the guests of `placements` (see `attnlab.placement`): `network(x_BCHW, target_B=None) -> Output`.
+
+    `network.backbone` keeps its parameter names; guests are in `network.placed["rect@layer3"]`.
+    """
+
+    def __init__(
+        self,
+        backbone: nn.Module,
+        placements: Mapping[str, Mapping[str, Any]] | None = None,
+        *,
+        shape: tuple[int, ...],
+        num_classes: int | None = None,
+        where: str = "placement",
+    ) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.placed = place(backbone, placements or {}, shape=shape, num_classes=num_classes, where=where)
+        names = dict(backbone.named_modules())
+        if FEATURES in names:
+            names[FEATURES].register_forward_hook(Recorder(self.placed.tape, FEATURES))
+
+    @property
+    def fc(self) -> nn.Module | None:
+        return getattr(self.backbone, "fc", None)
+
+    def forward(self, x: Tensor, target: Tensor | None = None) -> Output:
+        values = self.placed.tape.values
+        values[TARGET] = target
+        logits = self.backbone(x)
+        return Output(logits, values.pop(FEATURES, None), self.fc, values.pop(TARGET))
+
+    def __deepcopy__(self, memo: dict) -> "Network":
+        spare_graphs(self, memo)
+        copied = memo[id(self)] = type(self).__new__(type(self))
+        copied.__setstate__(copy.deepcopy(self.__getstate__(), memo))
+        return copied
+
+    def penalties(self) -> dict[str, Tensor]:
+        """The `.penalty` of the last forward pass of every guest that has one, under the guest's key."""
+        found = {key: getattr(guest, "penalty", None) for key, guest in self.placed.guests()}
+        return {key: penalty for key, penalty in found.items() if penalty is not None}
+
+    def maps(self) -> dict[str, Tensor]:
+        """The attention map (B, 1, H, W) of the last forward pass of every guest that has one, under the guest's key."""
+        found = {key: getattr(guest, "map", None) for key, guest in self.placed.guests()}
+        return {key: map_B1HW for key, map_B1HW in found.items() if map_B1HW is not None}

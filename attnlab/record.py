@@ -1,0 +1,219 @@
+"""Record: the folder of a run, addressed by its configuration; who works on it; what is known of it and whether that can be trusted.
+
+    outputs/runs/digits-resnet18-rect-s0-3fa9c1d2/
+        result.json   the truth: status, config, metrics, places, versions ...; written after every stage, whole or not at all
+        last.ckpt     the last finished epoch: weights, optimizer, schedule, loss buffers, history
+        metrics.csv   one row an epoch      figures/*.png      train.log
+        evaluations/  what attnlab.evaluate adds later
+"""
+
+import contextlib
+import csv
+import io
+import json
+import logging
+import math
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+log = logging.getLogger("attnlab")
+
+RUNNING, INTERRUPTED, FAILED, FINISHED = "running", "interrupted", "failed", "finished"
+REQUIRED = {"status": str, "run_id": str, "config": dict, "metrics": dict, "seed": int}
+
+
+class BrokenRecord(ValueError):
+    """A file of a run that cannot be trusted. It was set aside; the message says what to do."""
+
+
+def write_atomic(path: Path, content: str | bytes) -> Path:
+    """Write to a temporary name, flush to the disk, rename: a reader sees the old file or the new one, never a part."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with open(temporary, "wb") as file:
+            file.write(content.encode() if isinstance(content, str) else content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    return path
+
+
+def set_aside(path: Path, reason: str) -> BrokenRecord:
+    """Rename a file that cannot be trusted, and return the error that says so."""
+    target = _free(path.with_name(path.name + ".broken"))
+    os.replace(path, target)
+    again = "trains from the start" if path.suffix == ".ckpt" else "does what is missing"
+    return BrokenRecord(f"{path}: {reason}; it was set aside as {target.name}, and the same command again {again}")
+
+
+def _free(path: Path) -> Path:
+    """The first of path, path-2, path-3 ... that does not exist."""
+    return next(
+        candidate for candidate in (path if n == 1 else path.with_name(f"{path.name}-{n}") for n in range(1, 10**6)) if not candidate.exists()
+    )
+
+
+class Record:
+    """One run's folder. `Record.find(outputs, address, label)` gives the one that exists for an address, or where it will be."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.result_path = folder / "result.json"
+        self.checkpoint_path = folder / "last.ckpt"
+
+    @classmethod
+    def find(cls, outputs: Path, address: str, label: str) -> "Record":
+        found = [folder for folder in (outputs / "runs").glob(f"*-{address}") if folder.is_dir()]
+        return cls(sorted(found)[0] if found else outputs / "runs" / f"{label}-{address}")
+
+    @property
+    def run_id(self) -> str:
+        return self.folder.name
+
+    @contextlib.contextmanager
+    def lock(self) -> Iterator[None]:
+        """One process works on a run; another says whom it waits for. The lock goes with its process, however that ends."""
+        from filelock import FileLock, Timeout
+
+        locks = self.folder.parent / ".locks"
+        locks.mkdir(parents=True, exist_ok=True)
+        address = self.run_id.rpartition("-")[2]
+        lock, owner = FileLock(locks / f"{address}.lock"), locks / f"{address}.owner"
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            who = owner.read_text().strip() if owner.exists() else "another process"
+            log.info("%s: %s works on this run; waiting for it (Ctrl-C to stop waiting)", self.run_id, who)
+            lock.acquire()
+        try:
+            write_atomic(owner, f"process {os.getpid()} on {socket.gethostname()}, since {datetime.now(UTC):%Y-%m-%d %H:%M:%S} UTC")
+            yield
+        finally:
+            owner.unlink(missing_ok=True)
+            lock.release()
+
+    def result(self) -> dict[str, Any] | None:
+        """The stored result, or None. A file that is damaged or another run's is set aside: BrokenRecord."""
+        try:
+            text = self.result_path.read_text()
+        except FileNotFoundError:
+            return None
+        except UnicodeDecodeError:
+            raise set_aside(self.result_path, "is damaged (no text)") from None
+        try:
+            result = json.loads(text)
+        except json.JSONDecodeError as error:
+            raise set_aside(self.result_path, f"is damaged ({'empty' if not text.strip() else error})") from None
+        for key, kind in REQUIRED.items():
+            if not isinstance(result, dict) or not isinstance(result.get(key), kind):
+                raise set_aside(self.result_path, f"is damaged (no {key})")
+        if result["run_id"].rpartition("-")[2] != self.run_id.rpartition("-")[2]:
+            raise set_aside(self.result_path, f"belongs to another run ({result['run_id']})")
+        return result
+
+    def write(self, result: Mapping[str, Any]) -> None:
+        write_atomic(self.result_path, json.dumps(_json(result), indent=1) + "\n")
+
+    def write_history(self, history: Sequence[Mapping[str, float]]) -> None:
+        """metrics.csv: one row an epoch, all columns that any row has."""
+        columns = list(dict.fromkeys(key for row in history for key in row))
+        buffer = io.StringIO()
+        writer = csv.DictWriter(buffer, columns, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(history)
+        write_atomic(self.folder / "metrics.csv", buffer.getvalue())
+
+    def keep_beside(self) -> Path:
+        """Move the whole folder out of the way of a run made afresh."""
+        target = _free(self.folder.with_name(f"{self.run_id}.old"))
+        os.replace(self.folder, target)
+        return target
+
+    def sweep_temporaries(self) -> None:
+        """Half-written files that a killed process left."""
+        for path in self.folder.glob(".*.tmp"):
+            path.unlink(missing_ok=True)
+
+    @contextlib.contextmanager
+    def logfile(self) -> Iterator[None]:
+        """Everything logged goes into train.log too, with the time; tracebacks go there only."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        handler = logging.FileHandler(self.folder / "train.log")
+        handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
+        handler.setLevel(logging.DEBUG)
+        log.addHandler(handler)
+        try:
+            yield
+        finally:
+            log.removeHandler(handler)
+            handler.close()
+
+
+def changed_defaults(recorded: Mapping[str, Any], present: Mapping[str, Any], where: str = "") -> list[str]:
+    """Values that two configs of one address both give, and differently: a component's default changed since the record was made."""
+    found = []
+    for key, value in present.items():
+        if key in recorded:
+            path = f"{where}.{key}" if where else key
+            if isinstance(value, Mapping) and isinstance(recorded[key], Mapping):
+                found += changed_defaults(recorded[key], value, path)
+            elif _json(value) != _json(recorded[key]):
+                found.append(f"{path} was {recorded[key]}, is {value}")
+    return found
+
+
+def versions() -> dict[str, str]:
+    """Of everything that can move a number."""
+    import importlib.metadata
+    import platform
+
+    found = {"python": platform.python_version()}
+    for package in ("attnlab", "torch", "torchvision", "pytorch-lightning", "timm", "pytorch-ood", "numpy", "hydra-core"):
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            found[package] = importlib.metadata.version(package)
+    return found
+
+
+def git_state() -> dict[str, Any] | None:
+    """Commit of the checkout that attnlab runs from, and whether it was changed since; None outside one."""
+    folder = Path(__file__).parent
+
+    def git(*words: str) -> str:
+        return subprocess.run(["git", "-C", str(folder), *words], capture_output=True, text=True, timeout=10, check=True).stdout.strip()
+
+    try:
+        if Path(git("rev-parse", "--show-toplevel")) != folder.parent:
+            return None
+        return {"commit": git("rev-parse", "HEAD"), "dirty": bool(git("status", "--porcelain", "--untracked-files=no"))}
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def command_line() -> str:
+    return " ".join(["python", "-m", "attnlab.train", *[text.lstrip("+") for text in sys.argv[1:]]])
+
+
+def now() -> float:
+    return time.time()
+
+
+def _json(value: Any) -> Any:
+    """Plain JSON: a number that is none becomes null."""
+    if isinstance(value, Mapping):
+        return {str(key): _json(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_json(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value

@@ -13,6 +13,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+from attnlab.names import nearest
+
 LIBRARIES = ("torch.nn", "torch.optim", "torchvision.ops", "torchvision.transforms", "timm.layers", "pytorch_ood")
 ALLOWED = ("attnlab", *LIBRARIES)
 MARKS = ("_target_", "_partial_")
@@ -33,7 +35,6 @@ def config_dir() -> Path:
 
 def locate(target: str, *, allow: Sequence[str] = (), where: str = "") -> Any:
     """The object that `package.module.name` names, if its package is allowed. ConfigError otherwise, with the nearest names."""
-    from attnlab.placement import nearest
 
     packages = (*ALLOWED, *allow)
     if not any(target == package or target.startswith(package + ".") for package in packages):
@@ -66,7 +67,6 @@ def complete(node: Any, *, allow: Sequence[str] = (), where: str = "") -> tuple[
     signature's default, so that a run keeps its address when a component gains a parameter. Raises ConfigError for an unknown key, a
     missing one or a value of the wrong type, naming key and remedy.
     """
-    from attnlab.placement import nearest
 
     if isinstance(node, Mapping) and "_target_" not in node:
         pairs = {key: complete(value, allow=allow, where=_join(where, key)) for key, value in node.items()}
@@ -85,7 +85,7 @@ def complete(node: Any, *, allow: Sequence[str] = (), where: str = "") -> tuple[
             continue
         path = _join(where, key)
         if key not in known and not swallows:
-            raise ConfigError(f"unknown key {path}; {nearest(key, list(known))}")
+            raise ConfigError(f"unknown key {path}; {nearest(path, [_join(where, name) for name in known])}")
         if isinstance(value, Mapping):
             full[key], short[key] = complete(value, allow=allow, where=path)
             continue
@@ -100,7 +100,8 @@ def complete(node: Any, *, allow: Sequence[str] = (), where: str = "") -> tuple[
             continue
         if parameter.default is inspect.Parameter.empty:
             if parameter.kind is inspect.Parameter.KEYWORD_ONLY:
-                raise ConfigError(f"{_join(where, name)}: required, and must be {describe(hints.get(name, Any))}; add {_join(where, name)}=...")
+                path = _join(where, name)
+                raise ConfigError(f"{path}: required, and must be {describe(hints.get(name, Any))}; add {path}=...")
         elif own and _plain(parameter.default):
             full[name] = list(parameter.default) if isinstance(parameter.default, tuple) else parameter.default
     return full, short

@@ -14,7 +14,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from attnlab.build import ConfigError, complete, config_dir, conforms, describe
+from attnlab.build import ConfigError, complete, config_dir, conforms, describe, locate, parameters
+from attnlab.names import HOWS, KEYS, nearest
 
 log = logging.getLogger("attnlab")
 
@@ -71,8 +72,6 @@ class Plan:
 
 def _transparent(full: Mapping[str, Any]) -> dict[str, tuple[str, ...]]:
     """Parameters that a target itself declares to have no bearing on the numbers (`NOT_IDENTITY` of its class), by group."""
-    from attnlab.build import locate
-
     found = {}
     for group in FLAT:
         node = full.get(group)
@@ -119,7 +118,6 @@ def check(cfg: Any, *, choices: Mapping[str, Any], overrides: Sequence[str] = ()
 
 
 def _check_options(tree: Mapping[str, Any]) -> None:
-    from attnlab.placement import nearest
 
     options = {field.name: field.type for field in dataclasses.fields(Options)}
     groups = [*FLAT, *KEYED]
@@ -131,7 +129,7 @@ def _check_options(tree: Mapping[str, Any]) -> None:
                 raise ConfigError(f"{key}: no _target_; choose one: {', '.join(group_choices(key))}")
             continue
         if key not in options:
-            raise ConfigError(f"unknown key {key}; {nearest(key, _known(tree))}")
+            raise ConfigError(f"unknown key {key}; {nearest(key, [*groups, *options])}")
         if not conforms(value, options[key]):
             raise ConfigError(f"{key}={value}: must be {describe(options[key])}")
     for key in (*options, *groups):
@@ -146,10 +144,9 @@ def _check_options(tree: Mapping[str, Any]) -> None:
 
 def _check_keyed(tree: Mapping[str, Any]) -> None:
     """Every entry of attention, regularizer and ood is a whole component; an override of one that was not chosen leaves a torso."""
-    from attnlab.placement import HOWS, KEYS, nearest
 
     for group in KEYED:
-        chosen = [name for name, entry in tree[group].items() if isinstance(entry, Mapping) and {"_target_", "module", "penalty"} & set(entry)]
+        chosen = [name for name, entry in tree[group].items() if _is_whole(entry, group)]
         for name, entry in tree[group].items():
             if name not in chosen:
                 rest = _leaf(name, entry)
@@ -167,10 +164,13 @@ def _check_keyed(tree: Mapping[str, Any]) -> None:
                 raise ConfigError(f"{group}.{name}.how={entry['how']}: must be one of {', '.join(HOWS)}")
 
 
+def _is_whole(entry: Any, group: str) -> bool:
+    nodes = [entry] if group == "ood" else [entry.get("module"), entry.get("penalty")] if isinstance(entry, Mapping) else []
+    return any(isinstance(node, Mapping) and "_target_" in node for node in nodes)
+
+
 def _near_entry(group: str, name: str, key: str, known: Sequence[str], inner: Any) -> str:
     """`attention.rect.sharpness` is meant for the module: say so."""
-    from attnlab.build import locate, parameters
-    from attnlab.placement import nearest
 
     inside = []
     if isinstance(inner, Mapping) and "_target_" in inner:
@@ -184,8 +184,6 @@ def _near_entry(group: str, name: str, key: str, known: Sequence[str], inner: An
 
 def _check_demands(full: Mapping[str, Any]) -> None:
     """What one group asks of another, as far as it can be seen before anything is built."""
-    from attnlab.build import locate
-
     loss = locate(full["loss"]["_target_"], allow=full["allow_targets"])
     name = full["loss"]["_target_"].rpartition(".")[2]
     for group in PLACED:
@@ -218,16 +216,6 @@ def _listed(names: Sequence[str]) -> str:
     return names[0] if len(names) == 1 else f"[{','.join(names)}]" if names else "none"
 
 
-def _known(tree: Mapping[str, Any]) -> list[str]:
-    """Dotted paths of everything in the config."""
-    found = []
-    for key, value in tree.items():
-        found.append(str(key))
-        if isinstance(value, Mapping):
-            found += [f"{key}.{inner}" for inner in _known(value)]
-    return found
-
-
 def group_choices(group: str) -> list[str]:
     folder = config_dir() / group
     return sorted(str(path.relative_to(folder).with_suffix("")) for path in folder.rglob("*.yaml"))
@@ -238,8 +226,8 @@ def group_names() -> list[str]:
 
 
 def loosen(arguments: Sequence[str]) -> list[str]:
-    """`a.b=1` becomes `++a.b=1`: Hydra then takes keys that only a signature knows, and `check` refuses those that nothing knows."""
-    return [f"++{text}" if re.match(r"(?!hydra\.)[A-Za-z_]\w*(\.[\w-]+)+=", text) else text for text in arguments]
+    """`a.b=1` and `+a.b=1` become `++a.b=1`: Hydra takes keys that only a signature knows; `check` refuses those that nothing knows."""
+    return [re.sub(r"^\+?(?!hydra\.)(?=[A-Za-z_]\w*(\.[\w-]+)+=)", "++", text) for text in arguments]
 
 
 def compose(overrides: Sequence[str] = (), *, config_name: str = "train") -> Plan:
@@ -275,7 +263,6 @@ def hydra_version() -> dict[str, str]:
 
 def explain(error: BaseException) -> str:
     """Hydra's and OmegaConf's messages as one line with key and remedy."""
-    from attnlab.placement import nearest
 
     text = " ".join(str(error).split())
     if found := re.search(r"Could not (?:find|load) '([^']*)'", text):
@@ -300,30 +287,58 @@ def main(job: Callable[[Plan], Any], *, config_name: str = "train") -> None:
     """Run `job(plan)` under Hydra's command line. A user's mistake ends in one line on stderr and exit code 1."""
     import hydra
     from hydra.core.hydra_config import HydraConfig
-    from hydra.errors import HydraException
-    from omegaconf.errors import OmegaConfBaseException
 
     _console()
     os.environ["HYDRA_FULL_ERROR"] = "1"  # hand errors to us, who print them in one line
     command = list(sys.argv[1:])
     sys.argv[1:] = loosen(command)
+    sweep = bool({"-m", "--multirun"} & set(command))
 
     @hydra.main(config_path=str(config_dir().resolve()), config_name=config_name, **hydra_version())
     def entry(cfg: Any) -> Any:
         context = HydraConfig.get()
         overrides = [text.lstrip("+") for text in context.overrides.task]
-        return job(check(cfg, choices=context.runtime.choices, overrides=overrides))
+        try:
+            return job(check(cfg, choices=context.runtime.choices, overrides=overrides))
+        except Exception as error:
+            if os.getpid() != process:  # a launcher's own process: the launcher wants to know
+                raise
+            failed.append((overrides, error))
+            return None
 
+    process, failed = os.getpid(), []
     try:
         entry()
-    except (HydraException, OmegaConfBaseException) as error:
-        _quit(explain(error))
+        if len(failed) == 1 and not sweep:
+            raise failed[0][1]
+        for overrides, error in failed:
+            log.error("failed: %s: %s", " ".join(overrides), _message(error) or repr(error))
+        if failed:
+            _quit(f"{len(failed)} of the sweep's jobs failed; repeat the command to retry them")
     except KeyboardInterrupt:
         _quit("interrupted; the same command goes on from the last checkpoint", code=130)
-    except ValueError as error:
-        _quit(str(error))
-    except OSError as error:
-        _quit(describe_os_error(error))
+    except BrokenPipeError:  # the reader of our output left
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+    except Exception as error:
+        text = _message(error)
+        if text is None:  # our own mistake: show where
+            raise
+        _quit(text)
+
+
+def _message(error: BaseException) -> str | None:
+    """One line for a user's mistake; None for ours."""
+    from hydra.errors import HydraException
+    from omegaconf.errors import OmegaConfBaseException
+
+    if isinstance(error, HydraException | OmegaConfBaseException):
+        return explain(error)
+    if isinstance(error, OSError) and error.errno:
+        return describe_os_error(error)
+    if isinstance(error, ValueError | OSError | RuntimeError):
+        return str(error)
+    return None
 
 
 def describe_os_error(error: OSError) -> str:
@@ -345,8 +360,9 @@ def _console() -> None:
     if not log.handlers:
         handler = logging.StreamHandler()
         handler.setFormatter(logging.Formatter("%(message)s"))
+        handler.setLevel(logging.INFO)
         log.addHandler(handler)
-    log.setLevel(logging.INFO)
+    log.setLevel(logging.DEBUG)
     log.propagate = False
 
 

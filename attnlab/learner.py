@@ -69,6 +69,7 @@ class Learner(pl.LightningModule):
         self.val_every = val_every
         self.history: list[dict[str, float]] = []
         self.names: list[str] = []
+        self.steps_per_epoch = 1
         self.sums: Tensor | None = None
         self.started = 0.0
         self.images = 0
@@ -130,9 +131,9 @@ class Learner(pl.LightningModule):
             self.on_row(row, self.history)
 
     def configure_optimizers(self) -> dict[str, Any]:
-        total = self.trainer.max_epochs * self.trainer.num_training_batches
         optimizer = self.make_optimizer([parameter for parameter in self.parameters() if parameter.requires_grad])
-        factor = self.make_schedule(total_steps=total, steps_per_epoch=self.trainer.num_training_batches)
+        steps = self.steps_per_epoch
+        factor = self.make_schedule(total_steps=self.trainer.max_epochs * steps, steps_per_epoch=steps)
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 

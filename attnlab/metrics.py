@@ -1,6 +1,6 @@
 """The figures of a run, one formula each: OOD ranking (scores: larger = more OOD) and classification (logits, labels).
 
-Legend: N samples, K classes. Every function takes tensors, arrays or lists on any device and returns a Python float, a fraction where it is a rate.
+Legend: N samples, K classes. Every function takes tensors, arrays or lists, on any device, and returns a Python float; rates are fractions.
 
 Rankings are done in fp64 on the scores as given, whatever their range: no metric here squashes a score into [0, 1].
 """
@@ -48,7 +48,7 @@ def fpr95(id_scores: Any, ood_scores: Any) -> float:
 
 
 def fpr95_id(id_scores: Any, ood_scores: Any) -> float:
-    """ID positive (ODIN, Energy and kNN papers): share of OOD samples accepted at the first threshold that accepts at least 95% of the ID ones."""
+    """ID positive (ODIN, Energy, kNN papers): share of OOD samples accepted at the first threshold that accepts 95% of the ID samples."""
     from pytorch_ood.metrics import functional
 
     scores, labels = _ranking(id_scores, ood_scores)
@@ -131,7 +131,7 @@ def _scores(values: Any, side: str) -> Tensor:
     if scores_N.ndim != 1:
         raise ValueError(f"{side} scores must be 1-D, one number a sample, got shape {tuple(scores_N.shape)}")
     if scores_N.dtype in (torch.float16, torch.bfloat16):
-        raise ValueError(f"{side} scores must be float32 or better, got {scores_N.dtype}: cast the logits or features before scoring, not the scores")
+        raise ValueError(f"{side} scores must be float32 or better, got {scores_N.dtype}: cast logits and features before they are scored")
     if len(scores_N) == 0:
         raise ValueError(f"no {side} scores: a ranking needs at least one ID and one OOD sample")
     if num_nan := int(scores_N.isnan().sum()):

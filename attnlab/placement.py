@@ -16,7 +16,6 @@ the network whole, pretrained weights load under their names, and deepcopy follo
 """
 
 import copy
-import difflib
 import inspect
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -27,8 +26,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-KEYS = ("at", "how", "reads", "writes", "module")
-HOWS = ("after", "before", "replace")
+from attnlab.names import HOWS, KEYS, nearest
+
 TARGET = "target"
 
 Shape = tuple[int, ...]
@@ -204,16 +203,6 @@ def matches(pattern: str, names: Sequence[str]) -> list[str]:
     """Names that a glob names: `*` and `?` stay inside one dotted part, `**` crosses parts, a leading `**.` also matches nothing."""
     expression = re.escape(pattern).replace(r"\*\*\.", "(?:.+\\.)?").replace(r"\*\*", ".*").replace(r"\*", "[^.]*").replace(r"\?", "[^.]")
     return [name for name in names if re.fullmatch(expression, name)]
-
-
-def nearest(word: str, names: Sequence[str], count: int = 5) -> str:
-    """`nearest: a, b`, or the whole list where it is short and nothing is near."""
-    close = difflib.get_close_matches(word, names, n=count, cutoff=0.5)
-    tail = [name for name in names if name.rpartition(".")[2] == word.rpartition(".")[2] and name not in close]
-    close = (close + tail)[:count]
-    if close:
-        return "nearest: " + ", ".join(close)
-    return "known: " + ", ".join([name for name in names if "." not in name][:20] or list(names)[:20])
 
 
 def place(

@@ -16,8 +16,6 @@ import math
 import os
 import socket
 import subprocess
-import sys
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -173,6 +171,29 @@ def changed_defaults(recorded: Mapping[str, Any], present: Mapping[str, Any], wh
     return found
 
 
+def read_checkpoint(path: Path, address: str, present: Mapping[str, Any]) -> dict[str, Any]:
+    """A checkpoint, if it is whole, of the run `address`, and fits the state dict `present`; else it is set aside (BrokenRecord)."""
+    import torch
+
+    try:
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+        told, state = checkpoint["attnlab"], checkpoint["state_dict"]
+        recorded, history = told["address"], told["history"]
+    except OSError:
+        raise
+    except Exception as error:  # zip, pickle and key errors of every kind
+        lines = str(error).strip().splitlines()
+        raise set_aside(path, f"is damaged ({lines[0] if lines else type(error).__name__})") from error
+    if recorded != address:
+        raise set_aside(path, f"belongs to another run ({recorded})")
+    for name in {**present, **state}:
+        if name not in state or name not in present or state[name].shape != present[name].shape:
+            raise set_aside(path, f"does not fit this network (at {name})")
+    if not history or not all(isinstance(row, dict) and "seconds" in row for row in history):
+        raise set_aside(path, "is damaged (no history)")
+    return checkpoint
+
+
 def versions() -> dict[str, str]:
     """Of everything that can move a number."""
     import importlib.metadata
@@ -198,14 +219,6 @@ def git_state() -> dict[str, Any] | None:
         return {"commit": git("rev-parse", "HEAD"), "dirty": bool(git("status", "--porcelain", "--untracked-files=no"))}
     except (OSError, subprocess.SubprocessError):
         return None
-
-
-def command_line() -> str:
-    return " ".join(["python", "-m", "attnlab.train", *[text.lstrip("+") for text in sys.argv[1:]]])
-
-
-def now() -> float:
-    return time.time()
 
 
 def _json(value: Any) -> Any:

@@ -23,9 +23,7 @@ def constant(*, warmup: float = 0.0, total_steps: int, steps_per_epoch: int) -> 
     return partial(_ramp, steps=warmup_steps)
 
 
-def multistep(
-    *, milestones: list[float], gamma: float = 0.2, warmup: float = 0.0, total_steps: int, steps_per_epoch: int
-) -> Schedule:
+def multistep(*, milestones: list[float], gamma: float = 0.2, warmup: float = 0.0, total_steps: int, steps_per_epoch: int) -> Schedule:
     """``gamma ** n`` once n milestones have passed: torch's MultiStepLR stepped per epoch.
 
     ``milestones``: sorted, in epochs (60: from the first step of epoch 60 on, counted from 0) or, where all are below 1, fractions of the
@@ -64,7 +62,7 @@ def one_cycle(
     peak: float = 0.3,
     start: float = 0.04,
     final: float = 1e-4,
-    shape: Literal["cos", "linear"] = "cos",
+    anneal: Literal["cos", "linear"] = "cos",
     total_steps: int,
     steps_per_epoch: int,
 ) -> Schedule:
@@ -76,10 +74,10 @@ def one_cycle(
     _warmup_steps(0.0, total_steps, steps_per_epoch)
     for name, value in {"peak": peak, "start": start, "final": final}.items():
         _fraction(name, value)
-    if shape not in ("cos", "linear"):
-        raise ValueError(f"shape must be cos or linear, got {shape!r}")
+    if anneal not in ("cos", "linear"):
+        raise ValueError(f"anneal must be cos or linear, got {anneal!r}")
     top = max(peak * total_steps - 1, 0.0)
-    return partial(_one_cycle, start=start, final=final, top=top, last=total_steps - 1, shape=shape)
+    return partial(_one_cycle, start=start, final=final, top=top, last=total_steps - 1, anneal=anneal)
 
 
 def _ramp(step: int, *, steps: int) -> float:
@@ -99,12 +97,12 @@ def _cosine(step: int, *, final: float, warmup_steps: int, total_steps: int) -> 
     return (final + (1 - final) * (1 + math.cos(math.pi * done)) / 2) * _ramp(step, steps=warmup_steps)
 
 
-def _one_cycle(step: int, *, start: float, final: float, top: float, last: int, shape: str) -> float:
+def _one_cycle(step: int, *, start: float, final: float, top: float, last: int, anneal: str) -> float:
     if step <= top:
         low, done = start, 1 - (step / top if top else 1.0)  # done: the way from the maximum to low
     else:
         low, done = final, min((step - top) / (last - top), 1.0) if last > top else 1.0
-    weight = done if shape == "linear" else (1 - math.cos(math.pi * done)) / 2
+    weight = done if anneal == "linear" else (1 - math.cos(math.pi * done)) / 2
     return 1 + (low - 1) * weight
 
 

@@ -50,7 +50,6 @@ def parameters(build, *args, **options) -> int:
         return sum(parameter.numel() for parameter in build(*args, **options).parameters())
 
 
-
 def randn(shape, num=3):
     return torch.randn(num, *shape, generator=torch.Generator().manual_seed(7))
 
@@ -114,12 +113,11 @@ def test_laws(name):
         torch.testing.assert_close(last, first, rtol=1e-3, atol=1e-4)
 
 
-@pytest.mark.parametrize("name", ["resnet18", "resnet50", "wrn16_4", "vgg16", "vgg_ltpa", "cnn3", "mlp2d", "timm_resnet", "timm_mobilenet"])
-@pytest.mark.parametrize("train", [False, True])
-def test_traces_whole(name, train):
+@pytest.mark.parametrize("name", ["resnet18", "wrn16_4", "vgg_ltpa", "cnn3", "mlp2d", "timm_resnet"])
+def test_traces_whole(name):
     build, shape, options = CASES[name]
     torch.manual_seed(0)
-    model = build(4, shape, **options).train(train)
+    model = build(4, shape, **options)
     for module in model.modules():
         if isinstance(module, nn.Dropout):
             module.p = 0.0

@@ -44,7 +44,9 @@ def torch_rates(make, num_steps, every=1):
     return rates
 
 
-@pytest.mark.parametrize("milestones, epochs", [([6, 12, 16], [6, 12, 16]), ([0.3, 0.6, 0.8], [6, 12, 16]), ([0, 3, 3, 50], [0, 3, 3, 50]), ([], [])])
+@pytest.mark.parametrize(
+    "milestones, epochs", [([6, 12, 16], [6, 12, 16]), ([0.3, 0.6, 0.8], [6, 12, 16]), ([0, 3, 3, 50], [0, 3, 3, 50]), ([], [])]
+)
 def test_multistep_is_multisteplr_per_epoch(milestones, epochs):
     per_epoch, total = 7, 20 * 7
     ours = rates(multistep(milestones=milestones, gamma=0.2, total_steps=total, steps_per_epoch=per_epoch), total)
@@ -78,14 +80,14 @@ def test_cosine_is_cosineannealinglr(final):
     assert ours == pytest.approx(torch_rates(partial(CosineAnnealingLR, T_max=total, eta_min=final * LR), total), abs=1e-12)
 
 
-@pytest.mark.parametrize("shape", ["cos", "linear"])
+@pytest.mark.parametrize("anneal", ["cos", "linear"])
 @pytest.mark.parametrize("peak, start, final, total", [(0.3, 0.04, 1e-4, 100), (0.25, 0.2, 0.01, 37), (0.1, 1 / 25, 4e-6, 64)])
-def test_one_cycle_is_onecyclelr(shape, peak, start, final, total):
+def test_one_cycle_is_onecyclelr(anneal, peak, start, final, total):
     make = partial(
         OneCycleLR, max_lr=LR, total_steps=total, pct_start=peak, div_factor=1 / start, final_div_factor=start / final,
-        anneal_strategy=shape, cycle_momentum=False,
+        anneal_strategy=anneal, cycle_momentum=False,
     )  # fmt: skip
-    ours = one_cycle(peak=peak, start=start, final=final, shape=shape, total_steps=total, steps_per_epoch=10)
+    ours = one_cycle(peak=peak, start=start, final=final, anneal=anneal, total_steps=total, steps_per_epoch=10)
     expected = torch_rates(make, total - 1)  # torch warns at its own last step
     assert rates(ours, total)[:-1] == pytest.approx(expected, rel=1e-9)
     assert ours(total - 1) == pytest.approx(final)
@@ -121,8 +123,8 @@ MAKERS = {
 @pytest.mark.parametrize("name", MAKERS)
 def test_pickles_copies_and_checkpoints(name, tmp_path):
     factor = MAKERS[name](total_steps=50, steps_per_epoch=10)
-    again = pickle.loads(pickle.dumps(factor))
-    assert [again(step) for step in range(50)] == [factor(step) for step in range(50)] == [copy.deepcopy(factor)(step) for step in range(50)]
+    for other in (pickle.loads(pickle.dumps(factor)), copy.deepcopy(factor)):
+        assert [other(step) for step in range(50)] == [factor(step) for step in range(50)]
     scheduler = LambdaLR(optimizer(), factor)
     torch.save(scheduler.state_dict(), tmp_path / "s.ckpt")
     scheduler.load_state_dict(torch.load(tmp_path / "s.ckpt", weights_only=True))
@@ -159,7 +161,7 @@ RUN = {"total_steps": 100, "steps_per_epoch": 10}
         (partial(cosine, warmup=float("inf"), **RUN), "warmup"),
         (partial(one_cycle, peak=2, **RUN), "peak must be in"),
         (partial(one_cycle, start=-0.1, **RUN), "start must be in"),
-        (partial(one_cycle, shape="exp", **RUN), "shape must be"),
+        (partial(one_cycle, anneal="exp", **RUN), "anneal must be"),
         (partial(constant, total_steps=0, steps_per_epoch=1), "total_steps"),
         (partial(cosine, total_steps=float("inf"), steps_per_epoch=1), "total_steps"),
         (partial(one_cycle, total_steps=5, steps_per_epoch=0), "steps_per_epoch"),

@@ -79,8 +79,8 @@ class LearnToPayAttention(nn.Module):
     A tap of C != D channels is matched, by `match`:
       g_down: g -> Linear(D, C)(Dropout(ReLU(BatchNorm(g)))), as a rule;   l_up: l -> Conv1x1(C, D)(l) and g -> Dropout(ReLU(BatchNorm(g))).
     merge_grad: "avg" divides by S the gradient that reaches g from the S taps, as the authors' hand-written backward pass does; "sum" is
-      plain backpropagation. They also halve the gradient at each tap where it meets the trunk's. That touches the trunk's own gradient, so it
-      cannot be done from here: add the placement `ltpa_merge` at the same taps and the whole backward pass is theirs.
+      plain backpropagation. They also halve, at each tap, the sum of its gradient and the trunk's. That touches the trunk's own gradient
+      and cannot be done from here: add the placement `ltpa_merge` at the same taps, and the whole backward pass is theirs.
     Shapes: shape (D,), read_shapes [(C, H, W), ...] in the order of the taps. num_classes: of `host` (the displaced Linear) if not given.
     `.maps`: the taps' a_B1HW, each summing to 1. `.map`: the last tap's, divided by its largest value per image, so in [0, 1] for display.
     The place `attended` inside gives [g_1, ..., g_S] (B, sum C), the vector that is classified; what goes after it acts on it.

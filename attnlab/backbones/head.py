@@ -78,7 +78,9 @@ def check_images(model: str, shape: tuple[int, ...], *, smallest: int = 1, stem:
             way_out = "use model.stem=cifar"
         else:
             way_out = "use larger images or a model with fewer strides, such as model=cnn3"
-        raise ValueError(f"model={model} with stem={stem} needs images of at least {needed}x{needed}; data gives {height}x{width}: {way_out}")
+        raise ValueError(
+            f"model={model} with stem={stem} needs images of at least {needed}x{needed}; data gives {height}x{width}: {way_out}"
+        )
 
 
 def check_sizes(**sizes: int | None) -> None:

@@ -107,7 +107,7 @@ def _create(name: str, shape: tuple[int, ...], pretrained: bool, options: dict[s
             raise ValueError(f"timm has no pretrained weights for {name}; use model.pretrained=false") from error
         source = getattr(config, "hf_hub_id", None) or name
         raise ValueError(
-            f"the pretrained weights of {name} could not be fetched ({reason}). Without a network: put {source} into the Hugging Face cache "
+            f"the pretrained weights of {name} could not be fetched ({reason}). Without a network: put {source} into Hugging Face's cache "
             f"(HF_HOME, ~/.cache/huggingface by default), or download its model.safetensors elsewhere and give model.weights=FILE"
         ) from error
 
@@ -124,7 +124,9 @@ def _check_weights(model: nn.Module, name: str, weights: str) -> None:
 def _set_cifar_stem(model: nn.Module, name: str) -> None:
     conv = getattr(model, "conv1", None)
     if not isinstance(conv, nn.Conv2d) or not hasattr(model, "maxpool"):
-        raise ValueError(f"model=timm with stem=cifar needs a model with `conv1` and `maxpool`, such as resnet18; {name} has none: use imagenet")
+        raise ValueError(
+            f"model=timm with stem=cifar needs a model with `conv1` and `maxpool`, such as resnet18; {name} has none: use imagenet"
+        )
     model.conv1 = nn.Conv2d(conv.in_channels, conv.out_channels, 3, stride=1, padding=1, bias=conv.bias is not None)
     nn.init.kaiming_normal_(model.conv1.weight, mode="fan_out", nonlinearity="relu")
     model.maxpool = nn.Identity()

@@ -79,6 +79,8 @@ def wrn28_10(
     return WideResNet("wrn28_10", num_classes, shape, depth=28, stem=stem, width=width, bottleneck=bottleneck)
 
 
-def wrn16_4(num_classes: int, shape: tuple[int, ...], *, stem: Stem = "cifar", width: int = 64, bottleneck: int | None = None) -> WideResNet:
+def wrn16_4(
+    num_classes: int, shape: tuple[int, ...], *, stem: Stem = "cifar", width: int = 64, bottleneck: int | None = None
+) -> WideResNet:
     """WRN-16-4. 2,748,890 parameters for 10 classes of 3x32x32; width=128 is WRN-16-8. See `WideResNet`."""
     return WideResNet("wrn16_4", num_classes, shape, depth=16, stem=stem, width=width, bottleneck=bottleneck)

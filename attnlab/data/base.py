@@ -10,7 +10,7 @@ import math
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -27,7 +27,7 @@ RESIDENT_SHARE = 0.4  # ... this share of what is free
 
 
 def stratified_order(labels_N: Tensor, seed: int) -> Tensor:
-    """A seeded permutation any prefix of which holds each class in proportion (to within one image)."""
+    """A seeded permutation any prefix of which holds the classes in proportion, as nearly as whole images allow."""
     generator = torch.Generator().manual_seed(stream_seed("stratified", seed))
     shuffled_N = torch.randperm(len(labels_N), generator=generator)
     order_N = shuffled_N[torch.argsort(labels_N[shuffled_N], stable=True)]  # class by class, random inside
@@ -58,13 +58,14 @@ class ImageData:
     """
 
     name: ClassVar[str]
+    NOT_IDENTITY: ClassVar[tuple[str, ...]] = ("resident", "num_workers", "root", "download")  # cannot change a run's numbers
 
     batch_size: int = 128
     eval_batch_size: int = 500
     val: float = 0.0
     crop: int = 0
     flip: bool = False
-    ood: list[str] = field(default_factory=list)
+    ood: tuple[str, ...] = ()
     ood_root: str | None = None
     limit: int | None = None
     mean: tuple[float, ...] | None = None
@@ -78,21 +79,22 @@ class ImageData:
     _cache: dict[str, ImageSet | FileSet] = field(init=False, default_factory=dict)
 
     def __post_init__(self):
+        self.ood = tuple(self.ood)
         for key, low in (("batch_size", 1), ("eval_batch_size", 1), ("crop", 0), ("num_workers", 0)):
             if getattr(self, key) < low:
-                raise ValueError(f"data.{key} must be at least {low}, got {getattr(self, key)}")
+                raise ValueError(f"{key} must be at least {low}, got {getattr(self, key)}")
         if not 0 <= self.val < 1:
-            raise ValueError(f"data.val is a fraction of the training images in [0, 1), got {self.val}")
+            raise ValueError(f"val is a fraction of the training images in [0, 1), got {self.val}")
         if self.limit is not None and self.limit < 2:
-            raise ValueError(f"data.limit must be at least 2 images, or null for all, got {self.limit}")
+            raise ValueError(f"limit must be at least 2 images, or null for all, got {self.limit}")
         if len(set(self.ood)) != len(self.ood):
-            raise ValueError(f"data.ood names a set twice: {list(self.ood)}")
+            raise ValueError(f"ood names a set twice: {list(self.ood)}")
         if reserved := {"train", "val", "test"} & set(self.ood):
-            raise ValueError(f"data.ood: {sorted(reserved)} are splits of this set, not out-of-distribution sets")
+            raise ValueError(f"ood: {sorted(reserved)} are splits of this set, not out-of-distribution sets")
         if (self.mean is None) != (self.std is None):
-            raise ValueError("data.mean and data.std go together: give both or neither")
+            raise ValueError("mean and std go together: give both or neither")
         if self.std is not None and min(self.std) <= 0:
-            raise ValueError(f"data.std must be positive, got {list(self.std)}")
+            raise ValueError(f"std must be positive, got {list(self.std)}")
 
     # What a data set defines.
 
@@ -137,22 +139,42 @@ class ImageData:
 
     def prepare(self) -> None:
         """Download, read and check everything the configuration names. Later calls raise nothing that is the user's to repair."""
+        self.split("train")
         if "test" not in self.own_splits():
             raise ValueError(f"{self.name}: there is no test split to evaluate on")
         for name in self.splits:
-            images = self.split(name)
-            size = math.prod(images.shape) * len(images) / 2**20
-            kind = "in memory" if isinstance(images, ImageSet) else "streamed"
-            log.info("%s/%s: %s images of %s, %.0f MiB, %s", self.name, name, f"{len(images):,}", images.shape, size, kind)
+            self.split(name)
         if self.mean is None or self.std is None:
             self.mean, self.std = _mean_std(self.split("train"))
         if len(self.mean) != self.shape[0] or len(self.std) != self.shape[0]:
-            raise ValueError(f"data.mean and data.std need {self.shape[0]} values, one a channel, got {len(self.mean)} and {len(self.std)}")
+            raise ValueError(f"mean and std need {self.shape[0]} values, one a channel, got {len(self.mean)} and {len(self.std)}")
         if self.batch_size > len(self.split("train")) and self.drop_last:
             raise ValueError(
                 f"data.batch_size={self.batch_size} is more than the {len(self.split('train'))} training images of {self.name}; "
                 "lower it or set data.drop_last=false"
             )
+        log.info("data %s", self.summary())
+
+    def summary(self) -> str:
+        """One line: shape, classes, images per split and where they are."""
+        parts = []
+        for name in self.splits:
+            images = self.split(name)
+            parts.append(f"{name} {len(images):,}" + ("" if isinstance(images, ImageSet) else " (streamed)"))
+        return f"{self.name} {'x'.join(map(str, self.shape))}, {self.num_classes} classes: {', '.join(parts)}"
+
+    def describe(self) -> dict[str, Any]:
+        """For the record."""
+        images = {name: len(self.split(name)) for name in self.splits}
+        mean, std = self._moments()
+        return {
+            "name": self.name,
+            "shape": list(self.shape),
+            "classes": list(self.classes),
+            "images": images,
+            "mean": list(mean),
+            "std": list(std),
+        }
 
     def split(self, name: str) -> ImageSet | FileSet:
         """A split or an OOD set: in memory where it fits, else still encoded. `labels`, `boxes`, `classes`, `shape`, `len` on both."""
@@ -204,9 +226,9 @@ class ImageData:
         order_N = stratified_order(whole.labels, self.split_seed)
         num_val = round(self.val * len(whole))
         if self.val > 0 and not 0 < num_val < len(whole):
-            raise ValueError(f"data.val={self.val} of {len(whole)} images leaves nothing to train or to validate on")
+            raise ValueError(f"val={self.val} of {len(whole)} images leaves nothing to train or to validate on")
         if self.limit is not None and self.limit > len(whole) - num_val:
-            raise ValueError(f"data.limit={self.limit} is more than the {len(whole) - num_val} training images of {self.name}")
+            raise ValueError(f"limit={self.limit} is more than the {len(whole) - num_val} training images of {self.name}")
         train = whole
         if num_val:
             self._cache["val"] = self._settle(whole.subset(order_N[:num_val].sort().values), training=False)

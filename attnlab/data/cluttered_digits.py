@@ -7,7 +7,7 @@ Legend: N canvases, S pixels of a pasted square (side x side), F fragments per c
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
@@ -34,16 +34,17 @@ class ClutteredDigits(ImageData):
     fragment: int = 6
     num_train: int = 6000
     num_test: int = 1000
-    ood: list[str] = field(default_factory=lambda: ["photos", "clutter"])
+    ood: tuple[str, ...] = ("photos", "clutter")
 
     def __post_init__(self):
         super().__post_init__()
+        self.sizes = tuple(self.sizes)
         if not self.sizes or min(self.sizes) < 8 or max(self.sizes) > self.canvas:
-            raise ValueError(f"data.sizes must lie between 8 and the canvas of {self.canvas} pixels, got {list(self.sizes)}")
+            raise ValueError(f"sizes must lie between 8 and the canvas of {self.canvas} pixels, got {list(self.sizes)}")
         if self.num_fragments < 0 or not 1 <= self.fragment <= min(self.sizes):
-            raise ValueError(f"data.fragment must be in [1, {min(self.sizes)}] and data.num_fragments not negative")
+            raise ValueError(f"fragment must be in [1, {min(self.sizes)}] and data.num_fragments not negative")
         if min(self.num_train, self.num_test) < 10:
-            raise ValueError("data.num_train and data.num_test must be at least 10, one a class")
+            raise ValueError("num_train and data.num_test must be at least 10, one a class")
 
     def load(self, split: str) -> ImageSet:
         return self._canvases(split, digits=True)

@@ -4,7 +4,7 @@ Legend: N images, H height, W width.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
@@ -44,18 +44,19 @@ class Digits(ImageData):
 
     size: int = 16
     test: float = 0.2
-    holdout: list[int] = field(default_factory=list)
-    crop: int = 2
-    ood: list[str] = field(default_factory=lambda: ["photos"])
+    holdout: tuple[int, ...] = ()
+    crop: int = 1
+    ood: tuple[str, ...] = ("photos",)
 
     def __post_init__(self):
         super().__post_init__()
+        self.holdout = tuple(self.holdout)
         if self.size < 8:
-            raise ValueError(f"data.size must be at least 8 pixels, got {self.size}")
+            raise ValueError(f"size must be at least 8 pixels, got {self.size}")
         if not 0 < self.test < 1:
-            raise ValueError(f"data.test is a fraction in (0, 1), got {self.test}")
+            raise ValueError(f"test is a fraction in (0, 1), got {self.test}")
         if len(set(self.holdout)) != len(self.holdout) or not set(self.holdout) <= set(range(10)) or len(self.holdout) > 8:
-            raise ValueError(f"data.holdout takes up to 8 different digits of 0..9, got {list(self.holdout)}")
+            raise ValueError(f"holdout takes up to 8 different digits of 0..9, got {list(self.holdout)}")
 
     def load(self, split: str) -> ImageSet:
         images, labels = digit_images(self.size)

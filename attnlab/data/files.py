@@ -23,15 +23,15 @@ class FileData(ImageData):
     def __post_init__(self):
         super().__post_init__()
         if self.size is not None and self.size < 1:
-            raise ValueError(f"data.size must be at least 1 pixel, or null to keep the images' size, got {self.size}")
+            raise ValueError(f"size must be at least 1 pixel, or null to keep the images' size, got {self.size}")
         if self.fit not in ("stretch", "crop"):
-            raise ValueError(f"data.fit is stretch or crop, got {self.fit!r}")
+            raise ValueError(f"fit is stretch or crop, got {self.fit!r}")
         if self.channels not in (None, 1, 3):
-            raise ValueError(f"data.channels is 1, 3 or null, got {self.channels}")
+            raise ValueError(f"channels is 1, 3 or null, got {self.channels}")
         if not 0 <= self.min_scale <= 1:
-            raise ValueError(f"data.min_scale is a share of the image's area in [0, 1], got {self.min_scale}")
+            raise ValueError(f"min_scale is a share of the image's area in [0, 1], got {self.min_scale}")
         if self.min_scale and self.size is None:
-            raise ValueError("data.min_scale needs data.size, the side of the crops after resizing")
+            raise ValueError("min_scale needs data.size, the side of the crops after resizing")
 
     def formatted(self, images: FileSet, split: str) -> FileSet:
         """The set at this data set's size and channels; those of the first training image where they are left open."""

@@ -29,7 +29,7 @@ class ImageFolder(FileData):
         folder = existing(self.path, what="a folder that holds train/<class>/ and test/<class>/")
         splits = tuple(split for split in ("train", "val", "test") if (folder / split).is_dir())
         if "train" not in splits:
-            raise ValueError(f"data.path: {self.path} has no folder train; images are expected as train/<class>/*.png")
+            raise ValueError(f"path: {self.path} has no folder train; images are expected as train/<class>/*.png")
         return splits
 
     def load(self, split: str) -> FileSet:

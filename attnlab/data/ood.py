@@ -34,7 +34,7 @@ def resolve(name: str, data: "ImageData") -> ImageSet | FileSet:
     if name in own:
         return fit_to(own[name](), data.shape)
     if len(data.shape) != 3:
-        raise ValueError(f"data.ood: no set {name!r} for vectors; {data.name} knows {', '.join(own)}")
+        raise ValueError(f"ood: no set {name!r} for vectors; {data.name} knows {', '.join(own)}")
     for path in _paths(name, data):
         if path.exists():
             return fit_to(read(path), data.shape)
@@ -123,7 +123,7 @@ def _paths(name: str, data: "ImageData") -> list[Path]:
 
 def _configured(name: str, data: "ImageData") -> ImageSet | FileSet:
     """Another data set of the project, by the name of its yaml."""
-    from attnlab.build import build, config_dir
+    from attnlab.build import build, config_dir, locate, parameters
 
     folder = config_dir() / "data"
     file = folder / f"{name}.yaml"
@@ -131,11 +131,12 @@ def _configured(name: str, data: "ImageData") -> ImageSet | FileSet:
         raise ValueError(_unknown(name, data, sorted(path.stem for path in folder.glob("*.yaml"))))
     from omegaconf import OmegaConf
 
-    node = OmegaConf.load(file)
-    if OmegaConf.missing_keys(node):
-        raise ValueError(f"data.ood: {name!r} needs a path of its own; name the folder instead, as in data.ood=[../folder/name]")
+    node = OmegaConf.to_container(OmegaConf.load(file))
+    needed = [key for key, parameter in parameters(locate(node["_target_"])).items() if parameter.default is parameter.empty]
+    if not set(needed) <= set(node):
+        raise ValueError(f"ood: {name!r} needs a path of its own; name the folder instead, as in data.ood=[../folder/name]")
     try:
-        other = build(node, root=data.root)
+        other = build({**node, "root": data.root})
         split = next(split for split in EVAL_SPLITS if split in other.own_splits())
         return other.load(split)
     except FileNotFoundError as error:
@@ -149,4 +150,4 @@ def _unknown(name: str, data: "ImageData", configured: list[str]) -> str:
     near = difflib.get_close_matches(name, known, n=3)
     hint = f"did you mean {' or '.join(near)}?" if near else f"known: {', '.join(known)}"
     where = f" (looked in {root})" if root is not None else ""
-    return f"data.ood: no set {name!r}{where}; {hint} A path works too, if it contains a slash."
+    return f"ood: no set {name!r}{where}; {hint} A path works too, if it contains a slash."

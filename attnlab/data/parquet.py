@@ -52,7 +52,7 @@ class Parquet(FileData):
     def _files(self) -> dict[str, list[Path]]:
         folder = existing(self.path, what="a folder with train.parquet and test.parquet")
         if folder.is_file():
-            raise ValueError(f"data.path: {self.path} is a file; give the folder that holds train.parquet and test.parquet")
+            raise ValueError(f"path: {self.path} is a file; give the folder that holds train.parquet and test.parquet")
         splits = find_splits(folder)
         if self.test_file is not None:
             file = folder / self.test_file
@@ -179,5 +179,3 @@ def _class_names(table, name: str) -> tuple[str, ...]:
         return tuple(features[name]["names"])
     except (KeyError, TypeError, ValueError):
         return ()
-
-

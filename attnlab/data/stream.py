@@ -139,10 +139,7 @@ class FileSet:
         size = image.size
         if size != (W, H):
             if not self.resize:
-                raise ValueError(
-                    f"{self.where(index)}: image is {size[0]}x{size[1]}, others are {W}x{H}; "
-                    "set data.size to resize them all"
-                )
+                raise ValueError(f"{self.where(index)}: image is {size[0]}x{size[1]}, others are {W}x{H}; set data.size to resize them all")
             image = image.resize((W, H), Image.Resampling.BILINEAR, box=self.window(*size))
         return np.asarray(image).reshape(H, W, C), size
 

@@ -5,7 +5,7 @@ Legend: N points, 2 coordinates.
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
@@ -30,16 +30,16 @@ class TwoMoons(ImageData):
     num_train: int = 1000
     num_test: int = 1000
     noise: float = 0.1
-    ood: list[str] = field(default_factory=lambda: ["ring", "far"])
+    ood: tuple[str, ...] = ("ring", "far")
 
     def __post_init__(self):
         super().__post_init__()
         if min(self.num_train, self.num_test) < 2:
-            raise ValueError("data.num_train and data.num_test must be at least 2, one a class")
+            raise ValueError("num_train and data.num_test must be at least 2, one a class")
         if self.noise < 0:
-            raise ValueError(f"data.noise is a standard deviation, at least 0, got {self.noise}")
+            raise ValueError(f"noise is a standard deviation, at least 0, got {self.noise}")
         if self.crop or self.flip:
-            raise ValueError("data.crop and data.flip are for images; two_moons has points")
+            raise ValueError("crop and data.flip are for images; two_moons has points")
 
     def load(self, split: str) -> ImageSet:
         from sklearn.datasets import make_moons

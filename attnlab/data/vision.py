@@ -173,7 +173,7 @@ class OxfordPet(FileData):
     def __post_init__(self):
         super().__post_init__()
         if self.size is None:
-            raise ValueError("data.size: the pets' pictures differ in size, give a side in pixels")
+            raise ValueError("size: the pets' pictures differ in size, give a side in pixels")
 
     def fetch(self, split: str, download: bool):
         from torchvision.datasets import OxfordIIITPet

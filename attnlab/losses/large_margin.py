@@ -49,10 +49,11 @@ class LargeMarginLoss(nn.Module):
     ``norm`` are the global values; ``ce`` and ``compact`` are this rank's share, whose mean over ranks is the global value (``ce``: where
     ranks hold equally many images). All ranks must call it the same number of times. In eval mode nothing is exchanged.
 
-    ValueError: a negative radius or weight, momentum outside [0, 1], soft labels (so no mixup, no cutmix), features that are not ``dim`` wide.
-    Differs from the authors' code in: two classes with identical weights have no boundary and are left out (there: NaN); gradients at
-    a norm of 0 are 0 by construction; classes are not looped over. Their later variant (v3) adds noisy copies of the images to ``compact``: that
-    takes a second forward pass, which a loss does not have, and is not covered here.
+    ValueError: a radius or weight below 0, momentum outside [0, 1], soft labels (so no mixup, no cutmix), features not ``dim`` wide.
+    Differs from the authors' code in: classes are not looped over; two classes with identical weights have no boundary and are left out
+    (there: NaN); where two rivals tie exactly for the maximum, one receives the gradient (there: each a part).
+    Not here: the later variant (v3) that adds noisy copies of the images to ``compact``. They take a second forward pass, or a doubled
+    batch, which a loss cannot ask for.
     """
 
     soft_targets = False
@@ -87,13 +88,15 @@ class LargeMarginLoss(nn.Module):
         num_classes, dim = self.means.shape
         if y.ndim != 1 or y.is_floating_point():
             raise ValueError("large_margin needs class numbers as labels: it does not go with mixup, cutmix or other soft labels")
-        if out.features.shape[1:] != (dim,):
-            raise ValueError(f"large_margin was built for {dim} features, got {tuple(out.features.shape[1:])}")
+        if out.features is None or out.features.shape[1:] != (dim,):
+            got = "no place `features`" if out.features is None else f"features of shape {tuple(out.features.shape[1:])}"
+            raise ValueError(f"large_margin was built for {dim} features before the final Linear; the network has {got}")
         with torch.autocast(y.device.type, enabled=False):
             dtype = torch.promote_types(out.features.dtype, torch.float32)
             f_BD, w_KD = out.features.to(dtype), out.fc.weight.to(dtype)
 
-            # One matrix product instead of a scatter: deterministic on every device. The last column counts.
+            # One matrix product instead of a scatter: deterministic on every device (TF32, where it is on, rounds the means here).
+            # The last column counts.
             onehot_BK = (y[:, None] == torch.arange(num_classes, device=y.device)).to(dtype)
             sums_KE = onehot_BK.T @ torch.cat([f_BD, f_BD.new_ones(len(f_BD), 1)], dim=1)
             ranks = 1
@@ -106,8 +109,11 @@ class LargeMarginLoss(nn.Module):
             share_K = present_K.to(dtype) / present_K.sum().clamp_min(1)  # a class's part in mean_c; 0 where absent
             current_KD = sums_KE[:, :dim] / count_K[:, None]
 
-            momentum_K = self.momentum * self.seen.to(dtype)  # 0 for a class never seen: its first mean is the batch's
-            means_KD = torch.lerp(current_KD, self.means.to(dtype), momentum_K[:, None])
+            # A copy of the state before it is updated. By cat: torch.compile may repeat cheaper reads (clone too) in the backward pass,
+            # after the update, and would then use the new values (pytorch#197039).
+            state_KE = torch.cat([self.means.to(dtype), self.seen[:, None].to(dtype)], dim=1)
+            momentum_K1 = self.momentum * state_KE[:, dim:]  # 0 for a class never seen: its first mean is the batch's
+            means_KD = torch.lerp(current_KD, state_KE[:, :dim], momentum_K1)
             if self.training:
                 self.means.copy_(torch.where(present_K[:, None], means_KD.detach(), self.means))
                 self.seen.logical_or_(present_K)

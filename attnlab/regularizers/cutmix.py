@@ -24,7 +24,8 @@ class CutMix(nn.Module):
         alpha: > 0; the paper takes 1 (lam uniform).
         prob: probability of cutting in a batch, in [0, 1]; the authors take 0.5 on CIFAR and 1 on ImageNet.
 
-    Shapes: x (B, C, H, W), target (B,) int64, (B, K) soft or None -> x' as x, t' (B, K) float32. Soft targets of an earlier mixer are mixed.
+    Shapes: x (B, C, H, W), target (B,) int64, (B, K) soft or None -> x' as x, t' (B, K) float32; soft targets of an earlier mixer are
+    mixed.
     Raises ValueError for values out of range, a place without (C, H, W), or soft targets of another K.
     Differs from the official code in: nothing known; as there, half sides are rounded down, and lam is corrected to the exact pasted area.
     """

@@ -46,7 +46,8 @@ class Mixup(nn.Module):
 
 
 def draw_beta(alpha: float, device: torch.device) -> Tensor:
-    """One Beta(alpha, alpha) draw, 0-d fp32 on the device: g / (g + g') of two Gamma draws (Beta's own kernel has no shape rule to trace)."""
+    """One Beta(alpha, alpha) draw, 0-d fp32 on the device."""
+    # g / (g + g') of two Gamma draws: the kernel behind torch's own Beta has no shape rule, which tracing needs.
     concentration = torch.full((2,), alpha, device=device)
     gamma = torch.distributions.Gamma(concentration, torch.ones_like(concentration), validate_args=False).sample()
     return gamma[0] / gamma.sum()

@@ -21,6 +21,7 @@ class TensorboardLogger:
         self.hint: str | None = None
         self._writer: Any = None
         self._step = 0
+        self._rows: set[str] = set()  # keys of the rows so far
 
     def open(self, *, folder: Path, run_id: str, name: str, config: dict, group: str, tags: Sequence[str], resumed: bool) -> None:
         """Start writing to folder/tensorboard."""
@@ -30,6 +31,7 @@ class TensorboardLogger:
         self.close(failed=True)
         place = Path(folder) / "tensorboard"
         self._writer, self._step = SummaryWriter(str(place), purge_step=0 if resumed else None), 0
+        self._rows = set()
         self.hint = f"tensorboard --logdir {shlex.quote(str(place))}"
         about = {"run": name, "id": run_id, "group": group, "tags": list(tags), "config": config}
         self._writer.add_text("config", "    " + OmegaConf.to_yaml(OmegaConf.create(about)).replace("\n", "\n    "))
@@ -42,6 +44,7 @@ class TensorboardLogger:
         for key, value in row.items():
             if value is not None and key != "epoch":
                 self._writer.add_scalar(key, value, step)
+                self._rows.add(key)
         self._writer.flush()
 
     def figure(self, key: str, path: Path) -> None:
@@ -65,10 +68,10 @@ class TensorboardLogger:
                 self._writer.add_histogram(key, values[np.isfinite(values)], self._step, bins="auto")
 
     def summary(self, values: Mapping[str, float | None]) -> None:
-        """The final numbers, at the last epoch."""
+        """The final numbers, at the last epoch, less those that came with the rows."""
         if self._writer is not None:
             for key, value in values.items():
-                if value is not None:
+                if value is not None and key not in self._rows:
                     self._writer.add_scalar(key, value, self._step)
 
     def close(self, failed: bool) -> None:

@@ -52,7 +52,7 @@ class WandbLogger:
         self.hint: str | None = None
         self._run: Any = None
         self._sync: str | None = None  # the command that sends what is on disk
-        self._defined: set[str] = set()
+        self._defined: set[str] = set()  # keys of the rows so far
         self._step = -1  # of the last row
         self._first = 0  # the first step that W&B does not have
         self._warned = False
@@ -61,29 +61,32 @@ class WandbLogger:
         """Start (or take up) the W&B run `run_id`; its files go to folder/wandb."""
         self.close(failed=True)  # a run left open by a caller that failed
         self._defined, self._step, self._first, self._warned, self.hint = set(), -1, 0, False, None
-        mode = os.environ.get("WANDB_MODE") or self.mode
-        if mode == "disabled":
+        mode = self._mode()
+        if mode is None:
             return
-        if mode == "auto":
-            mode = "online" if has_credentials() else "offline"
-        elif mode in ("online", "run") and not has_credentials():  # W&B would ask at the terminal, and a job would wait for ever
-            self._warn("W&B: no credentials (`wandb login` stores them), logging offline")
-            mode = "offline"
         tags = list(dict.fromkeys(tag[:64] for tag in [*tags, *self.tags] if tag))
-        about = {"id": run_id, "name": name[:128], "config": config, "group": (self.group or group)[:128] or None, "tags": tags}
+        # W&B takes ids of 64 characters without / \ # ? % : at most; the end of ours is the hash, so that is kept.
+        about = {
+            "id": re.sub(r"[^\w.-]", "-", run_id)[-64:],
+            "name": name[:128],
+            "config": config,
+            "group": (self.group or group)[:128] or None,
+            "tags": tags,
+        }
         if mode != "offline":
             self._run = self._try("starting online (offline is tried next)", self._start, folder, mode, about, resumed)
         if self._run is None:
+            if mode != "offline":
+                self._try("clearing up", self._forget)
             self._run = self._try("starting offline", self._start, folder, "offline", about, resumed)
         if self._run is not None:
             self._try("reading the run", self._read, self._run)
 
     def log(self, row: Mapping[str, float | None], step: int) -> None:
         """The numbers of epoch `step`; None is left out."""
-        if self._run is None or step <= self._step or step < self._first:
-            return
-        self._step = step
-        self._try("log", self._row, {"epoch": step, **{key: value for key, value in row.items() if value is not None}}, step)
+        if self._run is not None and step > self._step:
+            self._step = step
+            self._try("log", self._row, {"epoch": step, **{key: value for key, value in row.items() if value is not None}}, step)
 
     def figure(self, key: str, path: Path) -> None:
         """A picture from a file."""
@@ -96,7 +99,10 @@ class WandbLogger:
             self._try("histogram", self._bins, key, values)
 
     def summary(self, values: Mapping[str, float | None]) -> None:
-        """The final numbers, with their direction (max for acc and auroc, min for loss, nll and ece)."""
+        """The final numbers, with their direction (max for acc and auroc, min for loss, nll and ece).
+
+        What came with the rows is left to them: W&B keeps its last and its best value, as KEY.last and KEY.max or KEY.min.
+        """
         if self._run is not None:
             self._try("summary", self._final, {key: value for key, value in values.items() if value is not None})
 
@@ -106,15 +112,29 @@ class WandbLogger:
         if run is not None and not self._try("finishing", self._finish, run, failed):
             self.hint = self._sync
 
+    def _mode(self) -> Literal["online", "offline"] | None:
+        mode = os.environ.get("WANDB_MODE") or self.mode
+        mode = {"run": "online", "dryrun": "offline"}.get(mode, mode)  # their old names
+        if mode == "auto":
+            return "online" if has_credentials() else "offline"
+        if mode == "online" and not has_credentials():  # W&B would ask at the terminal, and a job would wait for ever
+            self._warn("W&B: no credentials (`wandb login` stores them), logging offline")
+            return "offline"
+        if mode not in ("online", "offline", "disabled"):
+            self._warn(f"W&B: WANDB_MODE must be online, offline or disabled, got {mode!r}; nothing is logged there")
+        return mode if mode in ("online", "offline") else None
+
     # What talks to W&B; called through _try alone.
 
     def _start(self, folder: Path, mode: str, about: Mapping[str, Any], resumed: bool) -> Any:
+        # Not a setting: W&B reads it from the environment. Its crash reports hold paths and would be sent by offline runs too.
+        os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
         import wandb
 
         wanted = {
             "console": "off", "silent": True, "disable_git": True, "disable_code": True, "save_code": False, "label_disable": True,
             "disable_job_creation": True, "host": "", "x_disable_meta": True, "x_disable_stats": True, "x_disable_machine_info": True,
-            "x_save_requirements": False, "init_timeout": 30.0, "finish_timeout": 120.0, "finish_timeout_raises": True,
+            "x_save_requirements": False, "init_timeout": 20.0, "finish_timeout": 120.0, "finish_timeout_raises": True,
         }  # fmt: skip
         # Names that start with x_ are not W&B's public interface: one that a release drops must not stop the logging.
         settings = wandb.Settings(**{name: value for name, value in wanted.items() if name in wandb.Settings.model_fields})
@@ -129,6 +149,12 @@ class WandbLogger:
             settings=settings,
             **about,
         )
+
+    def _forget(self) -> None:
+        """A start that failed holds its id until W&B's helper process ends."""
+        import wandb
+
+        wandb.teardown()
 
     def _read(self, run: Any) -> None:
         self._sync = f"wandb sync {shlex.quote(str(run.settings.sync_dir))}"
@@ -145,7 +171,8 @@ class WandbLogger:
             way = direction(key)
             self._run.define_metric(key, step_metric="epoch", summary=f"{way},last" if way else None)
             self._defined.add(key)
-        self._run.log(dict(row), step=step, commit=True)
+        if step >= self._first:
+            self._run.log(dict(row), step=step, commit=True)
 
     def _after(self, key: str, value: Callable[[Any], Any]) -> None:
         """One step after the last epoch gathers all pictures and histograms."""
@@ -164,11 +191,11 @@ class WandbLogger:
             self._after(key, lambda wandb: wandb.Histogram(np_histogram=bins))
 
     def _final(self, values: Mapping[str, float]) -> None:
-        for key in values.keys() - self._defined:
+        values = {key: value for key, value in values.items() if key not in self._defined}
+        for key in values:
             if way := direction(key):
                 self._run.define_metric(key, summary=way)
-                self._defined.add(key)
-        self._run.summary.update(dict(values))
+        self._run.summary.update(values)
 
     def _try(self, what: str, call: Callable[..., Any], *args: Any, **options: Any) -> Any:
         try:

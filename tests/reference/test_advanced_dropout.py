@@ -45,7 +45,7 @@ def test_parameters_start_as_in_the_released_code():
     }  # fmt: skip
     for name in ("weight_h", "bias_h", "weight_mu", "weight_sigma"):
         values = getattr(module, name)
-        assert 0 <= values.min() and values.max() < 0.01
+        assert values.min() >= 0 and values.max() < 0.01
     assert module.bias_mu.item() == 0 and module.bias_sigma.item() == pytest.approx(1.2)
 
 

@@ -1,18 +1,16 @@
 """Cross-entropy against explicit loops."""
 
 import math
-from typing import NamedTuple
 
 import pytest
 import torch
 
 from attnlab.losses.cross_entropy import CrossEntropy
+from attnlab.network import Output
 
 
-class Out(NamedTuple):
-    logits: torch.Tensor
-    features: torch.Tensor | None = None
-    fc: torch.nn.Module | None = None
+def out_of(logits_BK):
+    return Output(logits_BK, features=None, fc=None)
 
 
 def loop(logits_BK, probs_BK):
@@ -35,7 +33,7 @@ def test_hard_and_soft_labels(batch, smoothing):
     logits_BK, y_B, y_BK = batch
     loss = CrossEntropy(5, 7, label_smoothing=smoothing)
     for y, probs_BK in [(y_B, torch.eye(5)[y_B].double()), (y_BK, y_BK), (y_BK.float(), y_BK.float().double())]:
-        terms = loss(Out(logits_BK), y)
+        terms = loss(out_of(logits_BK), y)
         assert list(terms) == ["ce"] and terms["ce"].shape == ()
         assert terms["ce"].item() == pytest.approx(loop(logits_BK, (1 - smoothing) * probs_BK + smoothing / 5), rel=1e-12)
 
@@ -44,7 +42,7 @@ def test_half_precision_logits_are_lifted_first(batch):
     logits_BK, y_B, _ = batch
     half = logits_BK.bfloat16()
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        ce = CrossEntropy(5, 7)(Out(half), y_B)["ce"]
+        ce = CrossEntropy(5, 7)(out_of(half), y_B)["ce"]
     assert ce.dtype == torch.float32
     assert ce.item() == pytest.approx(loop(half.double(), torch.eye(5)[y_B]), rel=1e-6)
 
@@ -52,7 +50,7 @@ def test_half_precision_logits_are_lifted_first(batch):
 def test_gradient_is_softmax_minus_target(batch):
     logits_BK, _, y_BK = batch
     logits_BK.requires_grad_()
-    CrossEntropy(5, 7)(Out(logits_BK), y_BK)["ce"].backward()
+    CrossEntropy(5, 7)(out_of(logits_BK), y_BK)["ce"].backward()
     torch.testing.assert_close(logits_BK.grad, (logits_BK.detach().softmax(1) - y_BK) / 12)
 
 
@@ -61,7 +59,7 @@ def test_traces(batch):
     loss = CrossEntropy(5, 7, label_smoothing=0.1)
     compiled = torch.compile(loss, fullgraph=True, backend="eager")
     for y in (y_B, y_BK):
-        assert compiled(Out(logits_BK), y)["ce"] == loss(Out(logits_BK), y)["ce"]
+        assert compiled(out_of(logits_BK), y)["ce"] == loss(out_of(logits_BK), y)["ce"]
 
 
 @pytest.mark.parametrize("value", [-0.1, 1.1, float("nan")])

@@ -92,7 +92,9 @@ def test_keeps_channels_last_and_traces():
     assert mixed.is_contiguous(memory_format=torch.channels_last)
 
 
-@pytest.mark.parametrize("bad, match", [({"alpha": 0}, "alpha"), ({"prob": 2}, "prob"), ({"num_classes": 0}, "num_classes"), ({"shape": (8,)}, "C, H, W")])
+@pytest.mark.parametrize(
+    "bad, match", [({"alpha": 0}, "alpha"), ({"prob": 2}, "prob"), ({"num_classes": 0}, "num_classes"), ({"shape": (8,)}, "C, H, W")]
+)
 def test_wrong_values(bad, match):
     with pytest.raises(ValueError, match=match):
         CutMix(**{"shape": (3, 8, 8), "num_classes": 5} | bad)

@@ -4,7 +4,6 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -15,14 +14,9 @@ from torch import nn
 
 import attnlab
 from attnlab.losses.large_margin import LargeMarginLoss
+from attnlab.network import Output
 
 TERMS = ["ce", "compact", "margin", "norm"]
-
-
-class Out(NamedTuple):
-    logits: torch.Tensor
-    features: torch.Tensor
-    fc: nn.Linear
 
 
 def linear(dim, num_classes, seed=0, bias=True):
@@ -44,9 +38,7 @@ def loop(f_BD, y_B, fc, means, *, delta_var=0.5, delta_dist=1.5, alpha=1.0, beta
         means[c] = mean.detach()
         compact = compact + sum(((f - mean).norm() - delta_var).clamp(min=0) ** 2 for f in f_ND) / len(f_ND)
         z = fc(current)
-        hinges = [
-            (delta_dist + (z[i] - z[c]) / (fc.weight[c] - fc.weight[i]).norm()).clamp(min=0) for i in range(len(z)) if i != c
-        ]
+        hinges = [(delta_dist + (z[i] - z[c]) / (fc.weight[c] - fc.weight[i]).norm()).clamp(min=0) for i in range(len(z)) if i != c]
         margin = margin + max(hinges)
         norm = norm + mean.norm()
     n = len(classes)
@@ -65,7 +57,7 @@ def test_the_authors_numbers():
     fc.weight.data, fc.bias.data = gold["w"], gold["b"]
     for t in range(3):  # batch 1 lacks classes 7 to 9
         f_BD = gold[f"x{t}"].requires_grad_()
-        terms = loss(Out(fc(f_BD).detach(), f_BD, fc), gold[f"y{t}"])
+        terms = loss(Output(fc(f_BD).detach(), f_BD, fc), gold[f"y{t}"])
         del terms["ce"]
         grad_f, grad_w = grads(terms, f_BD, fc.weight)
         torch.testing.assert_close(sum(terms.values()).detach(), gold[f"loss{t}"], rtol=1e-13, atol=0)
@@ -91,7 +83,7 @@ def test_equals_the_loop_over_three_batches(seed, num_classes, momentum, delta_v
     for _ in range(3):
         f_BD = torch.randn(7, 4, dtype=torch.float64, generator=g).mul_(2).requires_grad_()
         y_B = torch.randint(num_classes, (7,), generator=g)
-        terms, expected = loss(Out(fc(f_BD), f_BD, fc), y_B), loop(f_BD, y_B, fc, means, **options)
+        terms, expected = loss(Output(fc(f_BD), f_BD, fc), y_B), loop(f_BD, y_B, fc, means, **options)
         assert list(terms) == TERMS and all(t.shape == () for t in terms.values())
         for name in TERMS:
             torch.testing.assert_close(terms[name], expected[name], rtol=1e-11, atol=1e-12)
@@ -107,7 +99,7 @@ def test_two_classes_by_hand():
     fc = nn.Linear(2, 2, bias=False).double()
     fc.weight.data = torch.tensor([[1.0, 0.0], [-1.0, 0.0]], dtype=torch.float64)
     f_BD = torch.tensor([[1.0, 2.0], [1.0, -2.0], [-3.0, 0.0]], dtype=torch.float64)
-    terms = LargeMarginLoss(2, 2, delta_var=0.5, delta_dist=1.5).double()(Out(fc(f_BD), f_BD, fc), torch.tensor([0, 0, 1]))
+    terms = LargeMarginLoss(2, 2, delta_var=0.5, delta_dist=1.5).double()(Output(fc(f_BD), f_BD, fc), torch.tensor([0, 0, 1]))
     assert terms["compact"].item() == pytest.approx(((2 - 0.5) ** 2 + 0) / 2)
     assert terms["margin"].item() == pytest.approx(((1.5 - 1) + 0) / 2)  # class 1 is 3 > 1.5 away
     assert terms["norm"].item() == pytest.approx(0.001 * (1 + 3) / 2)
@@ -118,7 +110,7 @@ def test_the_mean_passes_one_minus_momentum_of_the_gradient():
     loss = LargeMarginLoss(2, 3, momentum=0.99, alpha=0.0, beta=0.0, gamma=1.0).double()
     f_BD = torch.randn(3, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0)).requires_grad_()
     for scale in (1.0, 0.01):  # the first time seen, the mean is the batch's
-        (grad,) = torch.autograd.grad(loss(Out(fc(f_BD), f_BD, fc), y_B)["norm"], f_BD)
+        (grad,) = torch.autograd.grad(loss(Output(fc(f_BD), f_BD, fc), y_B)["norm"], f_BD)
         direction_KD = loss.means / loss.means.norm(dim=1, keepdim=True)
         torch.testing.assert_close(grad, scale * direction_KD[y_B] / torch.tensor([[2.0], [2.0], [1.0]]) / 2)
 
@@ -128,17 +120,19 @@ def test_eval_reads_the_means_and_leaves_them():
     g = torch.Generator().manual_seed(1)
     first, second = (torch.randn(9, 4, dtype=torch.float64, generator=g) for _ in range(2))
     y_B = torch.arange(9) % 3
-    loss(Out(fc(first), first, fc), y_B)
+    loss(Output(fc(first), first, fc), y_B)
     kept = {k: v.clone() for k, v in loss.state_dict().items()}
-    in_eval = loss.eval()(Out(fc(second), second, fc), y_B)
+    in_eval = loss.eval()(Output(fc(second), second, fc), y_B)
     assert all(torch.equal(v, kept[k]) for k, v in loss.state_dict().items())
     again = LargeMarginLoss(3, 4).double()  # a resumed run
     again.load_state_dict(kept)
-    in_train = again(Out(fc(second), second, fc), y_B)
+    in_train = again(Output(fc(second), second, fc), y_B)
     assert all(torch.equal(in_train[name], in_eval[name]) for name in TERMS)
 
 
-@pytest.mark.parametrize("case", ["features on their mean", "zero final weight", "two equal rows", "features at 0", "all means at 0, none seen"])
+@pytest.mark.parametrize(
+    "case", ["features on their mean", "zero final weight", "two equal rows", "features at 0", "all means at 0, none seen"]
+)
 def test_gradients_stay_finite(case):
     fc, y_B = linear(4, 3), torch.tensor([0, 0, 1, 1])  # class 2 is absent
     f_BD = torch.randn(4, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
@@ -155,7 +149,7 @@ def test_gradients_stay_finite(case):
     f_BD.requires_grad_()
     loss = LargeMarginLoss(3, 4, delta_var=0.0, delta_dist=20.0).double()
     for _ in range(2):
-        terms = loss(Out(fc(f_BD), f_BD, fc), y_B)
+        terms = loss(Output(fc(f_BD), f_BD, fc), y_B)
         assert all(t.isfinite() for t in terms.values())
         assert all(g.isfinite().all() for g in grads(terms, f_BD, *fc.parameters()))
     if case == "two equal rows":  # no boundary between 0 and 1: the only rival of both is 2
@@ -170,9 +164,9 @@ def test_autocast_computes_in_fp32():
     f_BD = torch.randn(16, 8, generator=torch.Generator().manual_seed(3)).bfloat16()
     with torch.autocast("cpu", dtype=torch.bfloat16):
         logits = fc(f_BD)
-        terms = LargeMarginLoss(4, 8)(Out(logits, f_BD, fc), y_B)
+        terms = LargeMarginLoss(4, 8)(Output(logits, f_BD, fc), y_B)
     assert logits.dtype == torch.bfloat16 and all(t.dtype == torch.float32 for t in terms.values())
-    exact = LargeMarginLoss(4, 8).double()(Out(logits.double(), f_BD.double(), fc.double()), y_B)
+    exact = LargeMarginLoss(4, 8).double()(Output(logits.double(), f_BD.double(), fc.double()), y_B)
     for name in TERMS:
         torch.testing.assert_close(terms[name].double(), exact[name], rtol=1e-5, atol=1e-6)
 
@@ -183,12 +177,12 @@ def test_traces_in_one_graph_with_its_buffers():
 
     @torch.compile(fullgraph=True, backend="aot_eager")
     def compiled(f_BD, y_B):
-        return traced(Out(fc(f_BD), f_BD, fc), y_B)
+        return traced(Output(fc(f_BD), f_BD, fc), y_B)
 
     g = torch.Generator().manual_seed(4)
     for labels in (2, 3):  # class 2 comes with the second batch
         f_BD, y_B = torch.randn(6, 4, dtype=torch.float64, generator=g).requires_grad_(), torch.arange(6) % labels
-        expected, terms = eager(Out(fc(f_BD), f_BD, fc), y_B), compiled(f_BD, y_B)
+        expected, terms = eager(Output(fc(f_BD), f_BD, fc), y_B), compiled(f_BD, y_B)
         for name in TERMS:
             torch.testing.assert_close(terms[name], expected[name])
         torch.testing.assert_close(grads(terms, f_BD, *fc.parameters()), grads(expected, f_BD, *fc.parameters()))
@@ -196,7 +190,9 @@ def test_traces_in_one_graph_with_its_buffers():
         assert torch.equal(traced.seen, eager.seen)
 
 
-@pytest.mark.parametrize("options, message", [({"momentum": 1.5}, "momentum"), ({"delta_var": -1}, "delta_var"), ({"weight": float("nan")}, "weight")])
+@pytest.mark.parametrize(
+    "options, message", [({"momentum": 1.5}, "momentum"), ({"delta_var": -1}, "delta_var"), ({"weight": float("nan")}, "weight")]
+)
 def test_values_out_of_range(options, message):
     with pytest.raises(ValueError, match=message):
         LargeMarginLoss(10, 30, **options)
@@ -205,9 +201,9 @@ def test_values_out_of_range(options, message):
 def test_wrong_labels_or_width():
     fc, f_BD, y_B = linear(4, 3), torch.zeros(2, 4).double(), torch.tensor([0, 1])
     with pytest.raises(ValueError, match="mixup"):
-        LargeMarginLoss(3, 4).double()(Out(fc(f_BD), f_BD, fc), torch.eye(3)[:2])
+        LargeMarginLoss(3, 4).double()(Output(fc(f_BD), f_BD, fc), torch.eye(3)[:2])
     with pytest.raises(ValueError, match="built for 5 features"):
-        LargeMarginLoss(3, 5).double()(Out(fc(f_BD), f_BD, fc), y_B)
+        LargeMarginLoss(3, 5).double()(Output(fc(f_BD), f_BD, fc), y_B)
 
 
 # --- several ranks: run as a script, this file is one of them -------------------------------------------------------------------
@@ -223,13 +219,16 @@ class Net(nn.Module):
         return self.fc(f_BD), f_BD
 
 
-def two_steps(net, fc, batches):
-    loss, record = LargeMarginLoss(3, 4, delta_dist=3.0).double(), []
+def two_steps(batches, *, average=False):
+    net, loss, record = Net(), LargeMarginLoss(3, 4, delta_dist=3.0).double(), []
     for x, y_B in batches:
         net.zero_grad()
         logits, f_BD = net(x)
-        terms = loss(Out(logits, f_BD, fc), y_B)
+        terms = loss(Output(logits, f_BD, net.fc), y_B)
         sum(terms.values()).backward()
+        for p in net.parameters() if average else ():  # what DDP does
+            torch.distributed.all_reduce(p.grad)
+            p.grad /= torch.distributed.get_world_size()
         record.append({"grads": [p.grad.clone() for p in net.parameters()], "terms": {k: v.detach() for k, v in terms.items()}})
     return {"record": record, "means": loss.means, "seen": loss.seen}
 
@@ -244,8 +243,7 @@ def batches():
 def rank_main(rank, folder):
     torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=2)
     part = slice(4 * rank, 4 * rank + 4)
-    net = nn.parallel.DistributedDataParallel(Net())
-    result = two_steps(net, net.module.fc, [(x[part], y[part]) for x, y in batches()])
+    result = two_steps([(x[part], y[part]) for x, y in batches()], average=True)
     torch.save(result, f"{folder}/{rank}.pt")
     torch.distributed.destroy_process_group()
 
@@ -254,12 +252,15 @@ def rank_main(rank, folder):
 def test_two_ranks_equal_one_process(tmp_path):
     env = os.environ | {"PYTHONPATH": str(Path(attnlab.__file__).parents[1]), "OMP_NUM_THREADS": "1"}
     ranks = [subprocess.Popen([sys.executable, __file__, str(rank), str(tmp_path)], env=env, stderr=subprocess.PIPE) for rank in (0, 1)]
-    for process in ranks:
-        _, error = process.communicate(timeout=120)
-        assert process.returncode == 0, error.decode()[-2000:]
+    try:
+        for process in ranks:
+            _, error = process.communicate(timeout=120)
+            assert process.returncode == 0, error.decode()[-2000:]
+    finally:
+        for process in ranks:
+            process.kill()
     first, second = (torch.load(tmp_path / f"{rank}.pt") for rank in (0, 1))
-    net = Net()
-    whole = two_steps(net, net.fc, batches())
+    whole = two_steps(batches())
     for buffer in ("means", "seen"):
         assert torch.equal(first[buffer], second[buffer])
         torch.testing.assert_close(first[buffer], whole[buffer])

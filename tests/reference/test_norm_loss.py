@@ -1,5 +1,7 @@
 """Norm loss against a loop over filters and its closed-form gradient, in fp64."""
 
+import itertools
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -60,7 +62,7 @@ def test_descent_brings_the_norm_to_one_monotonically(start):
         with torch.no_grad():
             layer.weight.sub_(0.1 * layer.weight.grad)
         distances.append(abs(1 - layer.weight.norm().item()))
-    assert all(a > b for a, b in zip(distances, distances[1:], strict=False)) and distances[-1] < 1e-2
+    assert all(a > b for a, b in itertools.pairwise(distances)) and distances[-1] < 1e-2
 
 
 def test_zero_filter_has_a_finite_gradient():

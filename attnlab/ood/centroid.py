@@ -1,0 +1,43 @@
+"""Euclidean distance to the nearest class centroid.   Legend: N samples, D features, C classes seen."""
+
+import torch
+from torch import Tensor
+
+from attnlab.ood.bank import Bank
+
+
+class Euclidean:
+    """score = min_c |f - mu_c|_2, mu_c the mean of class c's training features: the baseline of lens depth's tables (2404.08476).
+
+    Args:
+        normalize: divide features by their norm first; lens depth's FashionMNIST network does, its CIFAR-10 one does not (default).
+
+    fit wants labelled features (label -1 is left out), score gives (N,) float64. Raises ValueError: no labelled sample; no features; score
+    before fit. Our reading: the paper names the baseline but not its details; classes are those that have samples.
+    """
+
+    def __init__(self, *, normalize: bool = False) -> None:
+        self.normalize = normalize
+        self.centroid_CD: Tensor | None = None
+
+    def fit(self, bank: Bank) -> None:
+        known_N = bank.labels >= 0
+        if not known_N.any():
+            raise ValueError("no labelled sample: there is no class to take the centroid of")
+        classes, class_N = bank.labels[known_N].unique(return_inverse=True)
+        features_ND = self._read(bank)[known_N]
+        sum_CD = features_ND.new_zeros(len(classes), features_ND.shape[1]).index_add_(0, class_N, features_ND)
+        self.centroid_CD = sum_CD / class_N.bincount()[:, None]
+
+    def score(self, bank: Bank) -> Tensor:
+        if self.centroid_CD is None:
+            raise ValueError("the centroids must be fitted before they score")
+        # differences, not norms less products: near a centroid the products cancel
+        mode = "donot_use_mm_for_euclid_dist"
+        return torch.cdist(self._read(bank), self.centroid_CD, compute_mode=mode).amin(1)
+
+    def _read(self, bank: Bank) -> Tensor:
+        if bank.features.shape[1] == 0:
+            raise ValueError("Euclidean works on features, and the network names no `features` place")
+        features_ND = bank.features.double()
+        return torch.nn.functional.normalize(features_ND, dim=1) if self.normalize else features_ND

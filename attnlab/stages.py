@@ -1,0 +1,180 @@
+"""Stages: what is done with a trained network: test, ood, localisation, figures. None needs another's success; each result is kept at once."""
+
+import hashlib
+import logging
+import time
+import traceback
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from attnlab import record as records
+from attnlab.data.base import ImageData, ImageSet
+from attnlab.network import Network
+from attnlab.trainer import Settings
+
+log = logging.getLogger("attnlab")
+NUM_PICTURES = 16
+
+
+class Stages:
+    """The stages after training, on `network` and `data`; results go into `result` and through `save` to the disk.
+
+    `folder` takes the figures. A stage that fails is noted in `result["error"]`, the others go on, and `after_training` raises the first
+    error at the end.
+    """
+
+    data: ImageData
+    network: Network
+    settings: Settings
+    heads: Mapping[str, Any]
+
+    def __init__(self, folder: Path, result: dict[str, Any], save: Callable[[dict[str, Any]], None]) -> None:
+        self.folder = folder
+        self.result = result
+        self.save = save
+        self.history: list[dict[str, float]] = []
+        self.scores: dict[str, dict[str, Tensor]] = {}
+        self.bank: Any = None
+        self.maps: dict[str, Tensor] = {}
+        self.rectangles: dict[str, Tensor] = {}
+
+    def stage(self, step: Callable[[], None]) -> None:
+        """Run one stage, time it, save."""
+        self.result["stage"] = step.__name__
+        start = time.monotonic()
+        step()
+        self.result["stage_seconds"][step.__name__] = round(time.monotonic() - start, 3)
+        self.save(self.result)
+
+    def after_training(self) -> None:
+        failures = []
+        for step in (self.test, self.ood, self.localisation, self.figures):
+            try:
+                self.stage(step)
+            except Exception as error:
+                failures.append(error)
+                self.note(error)
+        if failures:
+            raise failures[0]
+        self.result |= {"status": records.FINISHED, "stage": "done", "finished": time.time()}
+
+    def note(self, error: BaseException) -> None:
+        """The record says what failed first; train.log says where."""
+        text = " ".join(str(error).split()) or type(error).__name__
+        self.result.setdefault("error", {"stage": self.result["stage"], "kind": type(error).__name__, "message": text})
+        log.debug("%s", "".join(traceback.format_exception(error)))
+
+    # ---- the stages ---------------------------------------------------------------------------------------------------------------
+
+    def test(self) -> None:
+        from attnlab.metrics import classification_metrics
+
+        self.bank = self.extract("test")
+        metrics = classification_metrics(self.bank.logits, self.bank.labels)
+        self.result["metrics"] |= {f"test/{name}": value for name, value in metrics.items()}
+
+    def ood(self) -> None:
+        from attnlab.ood.bank import evaluate_heads
+
+        if not self.heads or not self.data.ood:
+            return
+        with self.settings.autocast():
+            sets = {name: self.loader(name) for name in self.data.ood}
+            found = evaluate_heads(self.network, self.heads, self.loader("train"), self.loader("test"), sets)
+        self.scores = found.scores
+        self.result["metrics"] |= found.metrics
+        if found.errors:
+            raise ValueError("; ".join(f"ood.{name}: {message}" for name, message in found.errors.items()))
+
+    def localisation(self) -> None:
+        from attnlab.localisation import localisation_metrics
+
+        self.collect_maps()
+        boxes = self.data.split("test").boxes
+        if boxes is None or len(self.data.shape) != 3:
+            return
+        height, width = self.data.shape[1:]
+        for key, maps in self.maps.items():
+            found = localisation_metrics(maps, boxes, height, width, rectangles_B5=self.rectangles.get(key))
+            self.result["metrics"] |= {f"loc/{key}/{name}": value for name, value in found.items()}
+
+    def figures(self) -> None:
+        """Everything a person would rather look at than read."""
+        from attnlab.report import figures
+
+        folder = self.folder / "figures"
+        if self.history:
+            figures.training_curves(self.history, path=folder / "curves.png")
+        if self.scores:
+            metrics = self.result["metrics"]
+            auroc = {head: {name: metrics.get(f"ood/{head}/{name}/auroc") for name in sets} for head, sets in self.scores.items()}
+            figures.score_histograms(self.scores, path=folder / "ood_scores.png", auroc=auroc)
+        if self.bank is not None:
+            figures.reliability(self.bank.logits.cpu(), self.bank.labels.cpu(), path=folder / "reliability.png")
+        if not self.maps or self.bank is None or len(self.data.shape) != 3:
+            return
+        test = self.data.split("test")
+        chosen = torch.linspace(0, len(test) - 1, min(NUM_PICTURES, len(test))).round().long()
+        images = test.subset(chosen).in_memory()
+        guessed = self.bank.logits.argmax(1).cpu()[chosen]
+        for key, maps in self.maps.items():
+            figures.attention_grid(
+                images.images,
+                maps[chosen],
+                path=folder / f"attention_{key.replace('@', '_at_').replace('/', '.')}.png",
+                rectangles_N5=self.rectangles[key][chosen] if key in self.rectangles else None,
+                boxes_N4=images.boxes,
+                titles=[self.data.classes[index] for index in guessed.tolist()],
+                correct=(images.labels == guessed).tolist(),
+            )
+
+    # ---- what they share ----------------------------------------------------------------------------------------------------------
+
+    def loader(self, split: str) -> Any:
+        return self.data.eval_loader(split, self.settings.device)
+
+    def extract(self, split: str) -> Any:
+        from attnlab.ood.bank import extract
+
+        with self.settings.autocast():
+            return extract(self.network, self.loader(split))
+
+    def collect_maps(self) -> None:
+        """Attention maps and rectangles of every guest that has them, over the test images, on the CPU."""
+        guests = [(key, guest) for key, guest in self.network.placed.guests() if hasattr(guest, "map")]
+        if not guests:
+            return
+        found: dict[str, dict[str, list[Tensor]]] = {"map": {}, "rectangle": {}}
+        self.network.eval()
+        with torch.no_grad(), self.settings.autocast():
+            for x, _ in self.loader("test"):
+                self.network(x)
+                for key, guest in guests:
+                    for name, store in found.items():
+                        value = getattr(guest, name, None)
+                        if value is not None:
+                            store.setdefault(key, []).append(value.detach().float().cpu())
+        self.maps, self.rectangles = ({key: torch.cat(parts) for key, parts in store.items()} for store in found.values())
+
+
+def describe_data(data: ImageData) -> dict[str, Any]:
+    """What was learned from, so that a reader can tell two data sets of one name apart: sizes, and a digest of each split in memory."""
+    splits = {}
+    for name in data.splits:
+        images = data.split(name)
+        splits[name] = {"images": len(images)}
+        if isinstance(images, ImageSet):
+            pixels = images.images.permute(0, 2, 3, 1) if images.images.ndim == 4 else images.images
+            splits[name]["digest"] = hashlib.sha256(pixels.contiguous().numpy().tobytes()).hexdigest()[:16]
+    return {"name": data.name, "shape": list(data.shape), "classes": list(map(str, data.classes)), "splits": splits}
+
+
+def describe_device(device: torch.device) -> str:
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    name = getattr(torch.cpu, "get_capabilities", dict)().get("cpu_name", "CPU")
+    return f"{name}, {torch.get_num_threads()} threads"

@@ -1,0 +1,40 @@
+"""What the tests share: one thread (small work, and forks stay safe), no W&B, and a quick plan."""
+
+import os
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ["WANDB_MODE"] = "offline"
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+TINY = ["logger=none", "data.limit=64", "data.batch_size=16", "model.width=4", "trainer.max_epochs=2", "trainer.accelerator=cpu", "ood=msp"]
+POINTS = ["logger=none", "data=two_moons", "model=mlp2d", "data.num_train=64", "data.batch_size=16", "trainer.max_epochs=2", "ood=msp"]
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> None:
+    import torch
+
+    torch.set_num_threads(1)
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Callable[..., dict]:
+    """`run("seed=1", base=TINY)` runs (or finds) a plan in this test's own outputs and returns its result.json."""
+    import json
+
+    from attnlab.config import compose, outputs
+    from attnlab.record import Record
+    from attnlab.run import train
+
+    def go(*overrides: str, base: list[str] = TINY) -> dict:
+        plan = compose([*base, f"paths.outputs={tmp_path}/outputs", *overrides])
+        train(plan)
+        record = Record.find(outputs(plan), plan.address, plan.label)
+        return {**json.loads(record.result_path.read_text()), "folder": record.folder, "plan": plan}
+
+    go.outputs = tmp_path / "outputs"
+    return go

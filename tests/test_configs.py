@@ -1,0 +1,88 @@
+"""Every yaml of every group composes, and takes two steps with a test and a scored batch after them. A new yaml is tested by being there."""
+
+import re
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+from attnlab.build import config_dir, locate
+from attnlab.config import FLAT, KEYED, compose, group_choices
+
+SMALL = ["logger=none", "trainer.accelerator=cpu", "trainer.max_epochs=2", "data.limit=64", "data.batch_size=16", "ood=msp"]
+NARROW = ["model=resnet18", "model.width=4"]
+
+# what a choice needs beside it, where it does not stand on the default data and a narrow ResNet-18
+NEEDS = {
+    "model=cnn3": ["data.size=28"],
+    "model=mlp2d": ["data=two_moons"],
+    "model=timm": ["model.name=test_resnet"],
+    "model=vgg_ltpa": ["model.width=4", "data.size=32"],
+    "model=vgg_bn_drop": ["data.size=32"],
+    "model=vgg16": ["data.size=32"],
+    "model=wrn28_10": ["model.width=16"],
+    "data=two_moons": ["model=mlp2d"],
+    "loss=large_margin": [*NARROW, "model.bottleneck=8"],
+    "trainer=ddp": [*NARROW, "trainer.devices=1"],
+}
+LTPA = ["model=vgg_ltpa", "model.width=4", "data.size=32"]
+
+
+def cases() -> list[str]:
+    return [f"{group}={choice}" for group in (*FLAT, *KEYED) for choice in group_choices(group)]
+
+
+def overrides(case: str) -> list[str]:
+    group = case.partition("=")[0]
+    needs = NEEDS.get(case, LTPA if case.startswith("attention=ltpa") else [] if group == "model" else NARROW)
+    taken = {text.partition("=")[0] for text in needs} | {group}
+    small = [text for text in SMALL if text.partition("=")[0] not in taken and not (group == "trainer" and text == "trainer.accelerator=gpu")]
+    return [*small, *needs, case]
+
+
+def test_every_folder_of_configs_is_a_group() -> None:
+    folders = {path.name for path in config_dir().iterdir() if path.is_dir()} - {"hydra", "experiment", "table"}
+    assert folders == {*FLAT, *KEYED}
+
+
+@pytest.mark.parametrize("case", cases())
+def test_two_steps(case: str, tmp_path: Path) -> None:
+    from attnlab.run import try_out
+
+    words = overrides(case)
+    if case == "trainer=gpu" and not torch.cuda.is_available():
+        with pytest.raises(ValueError, match="sees no GPU here; use trainer=auto"):
+            try_out(compose([text for text in words if text != "trainer.accelerator=cpu"]))
+        return
+    group, _, choice = case.partition("=")
+    if group == "data":
+        node = yaml.safe_load((config_dir() / "data" / f"{choice}.yaml").read_text())
+        if "path" in node or hasattr(locate(node["_target_"]), "files"):  # files of one's own, or a download: composing must do
+            plan = compose([text for text in words if text != case] + [case, *(["data.path=x"] if "path" in node else [])])
+            assert plan.full["data"]["_target_"] == node["_target_"]
+            return
+    try_out(compose([*words, f"paths.outputs={tmp_path}"]))
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("group", KEYED)
+def test_files_of_groups_that_take_several_are_keyed_by_their_name(group: str) -> None:
+    for choice in group_choices(group):
+        text = (config_dir() / group / f"{choice}.yaml").read_text()
+        assert list(yaml.safe_load(text) or {}) == ([] if choice == "none" else [choice])
+
+
+def test_several_at_once() -> None:
+    from attnlab.run import try_out
+
+    words = [*SMALL[:-1], *NARROW, "attention=[rect,se]", "regularizer=[cutout,maxdropout,mixup,norm_loss]", "ood=[msp,knn,vim]"]
+    plan = compose(words)
+    assert list(plan.full["attention"]) == ["rect", "se"] and plan.label.startswith("digits-resnet18-rect-se-cutout-maxdropout")
+    try_out(plan)
+
+
+def test_yamls_list_no_parameter_that_the_signature_lacks() -> None:
+    """Composing checks it; here only that no yaml hides one in a comment-free default that is not valid."""
+    for path in config_dir().rglob("*.yaml"):
+        assert not re.search(r"^\t", path.read_text(), re.M), path

@@ -1,0 +1,263 @@
+"""A user's mistake ends in one short line that names the key or file and the way out, before six hours have gone by."""
+
+import errno
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from attnlab.build import ConfigError
+from attnlab.config import compose, explain
+from attnlab.record import BrokenRecord
+
+BAD_CONFIGS = {
+    "sede=1": r"unknown key sede; nearest: seed",
+    "+sede=1": r"unknown key sede; nearest: seed",
+    "foo.bar=1": r"unknown key foo",
+    "modle=resnet18": r"unknown key modle; nearest: model",
+    "model=resnet81": r"model=resnet81: there is no such model; nearest: resnet18",
+    "model.widht=3": r"unknown key model\.widht; nearest: model\.width",
+    "+model.widht=3": r"unknown key model\.widht; nearest: model\.width",
+    "model.width=wide": r"model\.width=wide: must be a whole number",
+    "model.stem=imagnet": r"model\.stem=imagnet: must be one of cifar, imagenet",
+    "data.bach_size=3": r"unknown key data\.bach_size; nearest: data\.batch_size",
+    "data.ood=photos": r"data\.ood=photos: must be a list",
+    "data=digitz": r"data=digitz: there is no such data; nearest: digits",
+    "attention=rekt": r"attention=rekt: there is no such attention; nearest: rect",
+    "attention=[rect,sa]": r"attention=sa: there is no such attention; nearest: .*se",
+    "attention.rect.at=layer4": r"attention\.rect\.at: rect is not chosen \(attention=none\); attention=rect chooses it",
+    "regularizer.maxdrop.module.drop=1": r"maxdrop is not chosen .*maxdropout",
+    "attention=rect attention.rect.sharpness=3": r"unknown key attention\.rect\.sharpness; nearest: attention\.rect\.module\.sharpness",
+    "attention=rect attention.rect.module.sharpnes=3": r"unknown key attention\.rect\.module\.sharpnes; nearest: .*module\.sharpness",
+    "attention=rect attention.rect.module.predictor=grit": r"predictor=grit: must be one of grid, moments",
+    "attention=rect attention.rect.how=around": r"attention\.rect\.how=around: must be one of after, before, replace",
+    "attention=rect attention.rect.att=layer3": r"unknown key attention\.rect\.att; nearest: attention\.rect\.at|unknown key .*nearest: at",
+    "ood=mps": r"ood=mps: there is no such ood; nearest: msp",
+    "ood.knn.kk=3": r"unknown key ood\.knn\.kk",
+    "loss=large_margin regularizer=mixup": r"regularizer=mixup makes soft labels, which loss LargeMarginLoss cannot take; use loss=ce",
+    "loss=large_margin model=vgg_ltpa attention=ltpa_att2": r"loss LargeMarginLoss needs the Linear at fc, which attention=ltpa_att2 replaces",
+    "seed=-1": r"seed=-1: must be 0 or more",
+    "seed=one": r"seed=one: must be a whole number",
+    "force=maybe": r"force=maybe: must be true or false",
+    "name=a/b": r"name=a/b: use 1 to 80 letters",
+    "paths.output=x": r"unknown key paths\.output; nearest: paths\.outputs",
+    "trainer.max_epochs=ten": r"trainer\.max_epochs=ten: must be a whole number",
+    "trainer.precision=fp8": r"trainer\.precision=fp8: must be one of auto, 32",
+    "optimizer.lrr=1": r"unknown key optimizer\.lrr; nearest: optimizer\.lr",
+    "schedule=cosin": r"schedule=cosin: there is no such schedule; nearest: cosine",
+    "logger.projekt=x": r"unknown key logger\.projekt; nearest: logger\.project",
+    "model._target_=os.system": r"model\._target_: 'os\.system' is outside the allowed packages .*allow_targets=\[os\]",
+    "model._target_=torch.hub.load": r"'torch\.hub\.load' is outside the allowed packages",
+    "model._target_=attnlab.backbones.resnet.resnet19": r"attnlab\.backbones\.resnet has no 'resnet19'; nearest: resnet18",
+    "model._target_=attnlab.backbones.resnt.resnet18": r"there is no module 'attnlab\.backbones\.resnt'",
+    "data=parquet": r"path|Missing",
+    "~model": r"model: missing; it cannot be deleted",
+}
+
+
+@pytest.mark.parametrize("words", BAD_CONFIGS)
+def test_bad_configurations_end_in_one_line(words: str) -> None:
+    with pytest.raises(ConfigError, match=BAD_CONFIGS[words]) as caught:
+        compose(words.split())
+    assert "\n" not in str(caught.value) and len(str(caught.value)) < 400
+
+
+BAD_BUILDS = {
+    "trainer.max_epochs=0": r"trainer: max_epochs must be at least 1, got 0",
+    "trainer.devices=2": r"trainer: devices=2 needs strategy=ddp",
+    "trainer.accelerator=gpu": r"PyTorch sees no GPU here; use trainer=auto",
+    "data.val=1.5": r"data\.val is a fraction",
+    "data.batch_size=5000": r"data\.batch_size=5000 is more than",
+    "data.ood=[nowhere]": r"nowhere",
+    "data=parquet data.path=/no/such/folder": r"/no/such/folder",
+    "data=two_moons": r"resnet18.*mlp2d",
+    "model=mlp2d": r"mlp2d|vector",
+    "attention=rect attention.rect.at=layer9": r"rect\.at: no place matches 'layer9'; nearest: layer",
+    "attention=rect attention.rect.module.sharpness=-1": r"rect\.module: sharpness",
+    "regularizer=maxdropout regularizer.maxdropout.module.drop=1.5": r"maxdropout\.module: drop must be in \[0, 1\], got 1\.5",
+    "attention=rect attention.rect.at=fc": r"rect",
+    "optimizer.lr=-1": r"optimizer: .*-1",
+    "schedule=multistep schedule.milestones=[3,2]": r"schedule: milestones must be sorted",
+    "loss.label_smoothing=2": r"loss: label_smoothing",
+    "model.width=0": r"model: ",
+}
+
+
+@pytest.mark.parametrize("words", BAD_BUILDS)
+def test_bad_values_end_in_one_line_before_anything_is_written(words: str, tmp_path: Path) -> None:
+    from attnlab.run import try_out
+
+    if words.endswith("gpu") and torch.cuda.is_available():
+        pytest.skip("there is a GPU")
+    with pytest.raises((ValueError, OSError), match=BAD_BUILDS[words]) as caught:
+        try_out(compose(["logger=none", "ood=msp", f"paths.outputs={tmp_path}", *words.split()]))
+    assert len(str(caught.value).splitlines()) == 1
+    assert not list(tmp_path.iterdir())
+
+
+def cli(*words: str, module: str = "attnlab.train", **kwargs) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        [sys.executable, "-m", module, *words], capture_output=True, text=True, timeout=120, cwd=Path(__file__).parents[1], **kwargs
+    )
+
+
+def test_the_command_line_prints_one_line_and_exits_with_1(tmp_path: Path) -> None:
+    done = cli("model.widht=3", f"paths.outputs={tmp_path}")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == "attnlab: unknown key model.widht; nearest: model.width\n"
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_sweep_goes_on_past_a_failing_job_and_says_which(tmp_path: Path) -> None:
+    base = ["logger=none", "data=two_moons", "data.num_train=64", "data.batch_size=16", "trainer.max_epochs=1", "ood=none"]
+    done = cli("-m", *base, "model=resnet18,mlp2d", "seed=0,1", f"paths.outputs={tmp_path}")
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr and done.stderr.strip().splitlines()[-1].startswith("attnlab: 2 of the sweep's jobs failed")
+    results = [json.loads(path.read_text()) for path in tmp_path.glob("runs/*/result.json")]
+    assert sorted(result["status"] for result in results) == ["failed", "failed", "finished", "finished"]
+
+
+def test_help_is_quick_and_light() -> None:
+    code = "import sys, attnlab.train, attnlab.config, attnlab.build; print([m for m in ('torch', 'timm', 'pytorch_lightning') if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=Path(__file__).parents[1])
+    assert done.stdout.strip() == "[]"
+    shown = cli("--help").stdout
+    assert "attention: " in shown and "rect" in shown and "max_epochs: 6" in shown
+
+
+BROKEN = {
+    "truncated": lambda path: path.write_bytes(path.read_bytes()[: path.stat().st_size // 2]),
+    "empty": lambda path: path.write_bytes(b""),
+    "garbage": lambda path: path.write_bytes(os.urandom(4096)),
+    "shape": lambda path: edit(path, lambda ckpt: ckpt["state_dict"].update({"network.backbone.fc.weight": torch.zeros(3, 3)})),
+    "key": lambda path: edit(path, lambda ckpt: ckpt["state_dict"].pop("network.backbone.fc.weight")),
+    "other run": lambda path: edit(path, lambda ckpt: ckpt["attnlab"].update(address="deadbeef")),
+    "history": lambda path: edit(path, lambda ckpt: ckpt["attnlab"].update(history=[])),
+    "pickle": lambda path: torch.save({"attnlab": Evil()}, path),
+}
+
+
+class Evil:
+    def __reduce__(self) -> tuple:
+        return os.mkdir, ("evil",)
+
+
+def edit(path: Path, change) -> None:
+    checkpoint = torch.load(path, weights_only=True)
+    change(checkpoint)
+    torch.save(checkpoint, path)
+
+
+@pytest.fixture
+def interrupted(run, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder of a run that was stopped in its second epoch."""
+    from attnlab.learner import Learner
+
+    step = Learner.training_step
+
+    def stop(self: Learner, batch: tuple, index: int) -> torch.Tensor:
+        if self.current_epoch == 1:
+            raise KeyboardInterrupt
+        return step(self, batch, index)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Learner, "training_step", stop)
+        with pytest.raises(KeyboardInterrupt):
+            run("trainer.checkpoint_seconds=0")
+    (result,) = run.outputs.glob("runs/*/result.json")
+    assert json.loads(result.read_text())["status"] == "interrupted"
+    return result.parent
+
+
+@pytest.mark.parametrize("how", BROKEN)
+def test_a_broken_checkpoint_is_set_aside_with_one_line(how: str, interrupted: Path, run) -> None:
+    path = interrupted / "last.ckpt"
+    BROKEN[how](path)
+    content = path.read_bytes()
+    with pytest.raises(BrokenRecord, match=r"last\.ckpt: .*it was set aside as last\.ckpt\.broken, and the same command again") as caught:
+        run("trainer.checkpoint_seconds=0")
+    assert "\n" not in str(caught.value)
+    assert not path.exists() and (interrupted / "last.ckpt.broken").read_bytes() == content and not Path("evil").exists()
+    assert run("trainer.checkpoint_seconds=0")["status"] == "finished"
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"status": "finished"}', "\x00" * 20, None])
+def test_a_broken_result_is_set_aside_with_one_line(content: str | None, run) -> None:
+    first = run()
+    path = first["folder"] / "result.json"
+    good = path.read_text()
+    path.write_text(good.replace(first["plan"].address, "deadbeef") if content is None else content)
+    with pytest.raises(BrokenRecord, match=r"result\.json: .*set aside as result\.json\.broken"):
+        run()
+    again = run()
+    assert again["metrics"] == first["metrics"] and again["status"] == "finished"
+
+
+def test_a_changed_default_is_not_passed_off_as_the_same_run(run) -> None:
+    first = run()
+    path = first["folder"] / "result.json"
+    result = json.loads(path.read_text())
+    result["config"]["data"]["crop"] = 7
+    path.write_text(json.dumps(result))
+    with pytest.raises(ConfigError, match=r"other defaults \(data\.crop was 7, is 2\); force=true runs afresh"):
+        run()
+
+
+def test_a_full_disk(run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    from attnlab import record
+    from attnlab.config import describe_os_error
+
+    replace = os.replace
+
+    def full(source: Path, target: Path) -> None:
+        if Path(target).name == "metrics.csv":
+            raise OSError(errno.ENOSPC, "No space left on device", str(target))
+        replace(source, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(record.os, "replace", full)
+        with pytest.raises(OSError) as caught:
+            run()
+    text = describe_os_error(caught.value)
+    assert text.startswith("the disk is full; free some space and repeat the command") and "metrics.csv" in text
+    assert not list(tmp_path.rglob(".metrics.csv*"))
+    assert run()["status"] == "finished"
+
+
+@pytest.mark.parametrize("code", [errno.EROFS, errno.EACCES])
+def test_a_folder_that_cannot_be_written(code: int, run, monkeypatch: pytest.MonkeyPatch) -> None:
+    from attnlab.config import describe_os_error
+
+    def refuse(self: Path, *args, **kwargs) -> None:
+        raise OSError(code, os.strerror(code), str(self))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "mkdir", refuse)
+        with pytest.raises(OSError) as caught:
+            run()
+    assert "paths.outputs=FOLDER" in describe_os_error(caught.value)
+
+
+def test_outputs_that_are_a_file(tmp_path: Path) -> None:
+    (tmp_path / "outputs").write_text("mine")
+    done = cli("model.width=4", "logger=none", f"paths.outputs={tmp_path}/outputs")
+    assert done.returncode == 1 and done.stderr.count("\n") == 1 and "Traceback" not in done.stderr
+    assert (tmp_path / "outputs").read_text() == "mine"
+
+
+def test_a_loss_that_is_no_number(run, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"loss term ce became nan in epoch \d; lower optimizer\.lr .*trainer\.gradient_clip=1"):
+        run("optimizer.lr=1e30", "schedule=constant")
+    (path,) = tmp_path.glob("outputs/runs/*/result.json")
+    assert json.loads(path.read_text())["status"] == "failed"
+
+
+def test_hydras_own_errors_are_one_line() -> None:
+    from hydra.errors import OverrideParseException
+
+    error = OverrideParseException(override="x=[1", message="no viable alternative at input '[1'\nSee https://hydra.cc/docs for details")
+    assert explain(error) == "no viable alternative at input '[1'"

@@ -1,0 +1,141 @@
+"""Whole runs: what they leave behind, sweeps, evaluation afterwards, W&B, two processes."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.conftest import POINTS, TINY
+
+ROOT = Path(__file__).parents[1]
+FIELDS = (
+    "status run_id config overrides seed metrics places parameters images_per_second seconds epochs versions git device data precision command"
+).split()
+
+
+def cli(*words: str, module: str = "attnlab.train") -> subprocess.CompletedProcess:
+    return subprocess.run([sys.executable, "-m", module, *words], capture_output=True, text=True, timeout=300, cwd=ROOT)
+
+
+def test_the_record_of_a_run(run) -> None:
+    result = run("attention=rect", "data=cluttered_digits", "data.num_train=64", "data.num_test=40", "data.limit=null", "ood=[msp,knn]", "data.val=0.2")
+    assert [field for field in FIELDS if field not in result] == []
+    assert result["status"] == "finished" and result["epochs"] == 2 and result["seed"] == 0
+    assert result["places"] == {"rect@layer2": "after"}
+    metrics = result["metrics"]
+    for key in ("test/acc", "test/nll", "test/ece", "test/brier", "val/acc", "train/loss/ce"):
+        assert key in metrics, key
+    for name in ("auroc", "aupr_in", "aupr_out", "fpr95", "fpr95_id"):
+        assert f"ood/knn/{result['config']['data']['ood'][0]}/{name}" in metrics
+    for name in ("rect_iou", "map_iou", "pointing", "energy", "centred_iou"):
+        assert 0 <= metrics[f"loc/rect@layer2/{name}"] <= 1
+    folder = result["folder"]
+    figures = {path.name for path in (folder / "figures").iterdir()}
+    assert figures == {"curves.png", "ood_scores.png", "reliability.png", "attention_rect_at_layer2.png"}
+    rows = (folder / "metrics.csv").read_text().splitlines()
+    assert rows[0].startswith("epoch,train/loss") and len(rows) == 3
+    assert set(result["data"]["splits"]["test"]) == {"images", "digest"}
+    assert "epoch 2/2" in (folder / "train.log").read_text()
+
+
+def test_the_objective_is_returned(tmp_path: Path) -> None:
+    from attnlab.config import compose
+    from attnlab.run import train
+
+    words = [*POINTS, f"paths.outputs={tmp_path}", "objective=test/nll"]
+    value = train(compose(words))
+    (path,) = tmp_path.glob("runs/*/result.json")
+    assert value == json.loads(path.read_text())["metrics"]["test/nll"] == train(compose(words))
+
+
+def test_a_sweep_writes_addressed_runs_and_its_repeat_does_nothing(tmp_path: Path) -> None:
+    words = ["-m", *POINTS, "trainer.max_epochs=1", "seed=0,1,2", "regularizer=none,dropout", "regularizer.dropout.module.p=0.1"]
+    words = [word for word in words if not word.startswith("regularizer.")] + [f"paths.outputs={tmp_path}"]
+    first = cli(*words)
+    assert first.returncode == 0, first.stderr
+    paths = sorted(tmp_path.glob("runs/*/result.json"))
+    assert len(paths) == 6
+    assert [line for line in first.stdout.splitlines() if line.endswith("result.json")].__len__() == 6
+    times = [path.stat().st_mtime_ns for path in paths]
+    second = cli(*words)
+    assert second.stderr.count("finished before; nothing to do") == 6
+    assert [path.stat().st_mtime_ns for path in paths] == times
+
+
+def test_evaluate_scores_other_heads_and_leaves_the_record_alone(run) -> None:
+    result = run("model.bottleneck=5")
+    before = (result["folder"] / "result.json").read_bytes()
+    done = cli(f"run={result['folder']}", "ood=[knn,mahalanobis]", "ood.knn.k=5", module="attnlab.evaluate")
+    assert done.returncode == 0, done.stderr
+    path = Path(done.stdout.strip().splitlines()[-1])
+    found = json.loads(path.read_text())
+    assert path.parent.parent == result["folder"] / "evaluations" and found["status"] == "finished"
+    assert found["metrics"]["test/acc"] == result["metrics"]["test/acc"]
+    assert {key.split("/")[1] for key in found["metrics"] if key.startswith("ood/")} == {"knn", "mahalanobis"}
+    assert (result["folder"] / "result.json").read_bytes() == before
+
+
+EVALUATE_MISTAKES = {
+    ("run=/no/such/run",): "there is no such folder",
+    ("run={folder}", "model.width=8"): "model is the run's own and cannot be changed here",
+    ("run={folder}", "ood=knm"): "there is no such ood; nearest: knn",
+    ("run={folder}", "data=two_moons"): "choose data of the same shape and classes",
+    ("ood=knn",): "give one run=FOLDER",
+}
+
+
+def test_mistakes_at_evaluation_are_one_line(run, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
+    from attnlab import evaluate
+
+    folder = str(run()["folder"])
+    for words, message in EVALUATE_MISTAKES.items():
+        monkeypatch.setattr(sys, "argv", ["evaluate", *(word.format(folder=folder) for word in words)])
+        with pytest.raises(SystemExit) as stop:
+            evaluate.main()
+        said = capsys.readouterr().err.strip().splitlines()[-1]
+        assert stop.value.code == 1 and message in said, said
+
+
+def test_wandb_offline_holds_the_run(run) -> None:
+    """Reads the offline file back."""
+    pytest.importorskip("wandb")
+    import wandb
+    from wandb.proto import wandb_internal_pb2
+    from wandb.sdk.internal.datastore import DataStore
+
+    result = run("logger=wandb", "attention=se")
+    wandb.teardown()
+    (path,) = result["folder"].glob("wandb/offline-run-*/*.wandb")
+    assert result["run_id"] in path.name
+    store = DataStore()
+    store.open_for_scan(str(path))
+    rows, summary, groups, exits = [], {}, [], []
+    while (data := store.scan_data()) is not None:
+        record = wandb_internal_pb2.Record()
+        record.ParseFromString(data)
+        rows += [{item.key or "/".join(item.nested_key): item.value_json for item in record.history.item}] if record.HasField("history") else []
+        for item in record.summary.update if record.HasField("summary") else []:
+            summary[item.key or "/".join(item.nested_key)] = item.value_json
+        groups += [(record.run.run_group, list(record.run.tags))] if record.HasField("run") else []
+        exits += [record.exit.exit_code] if record.HasField("exit") else []
+    losses = [json.loads(row["train/loss"]) for row in rows if "train/loss" in row]
+    assert len(losses) == 2 and losses[-1] == pytest.approx(result["metrics"]["train/loss"])
+    assert json.loads(summary["test/acc"]) == pytest.approx(result["metrics"]["test/acc"])
+    assert groups[0] == ("digits-resnet18-se", ["se"]) and exits == [0]
+
+
+def test_two_processes_train_one_run(tmp_path: Path) -> None:
+    """trainer=ddp over gloo: gradients averaged over both halves of every batch, one record."""
+    words = [word for word in TINY if not word.startswith(("trainer.accelerator", "data.batch_size"))]
+    words += ["trainer=ddp", "trainer.accelerator=cpu", "data.batch_size=8", f"paths.outputs={tmp_path}", "loss=large_margin", "attention=rect"]
+    done = cli(*words)
+    assert done.returncode == 0, done.stderr
+    (path,) = tmp_path.glob("runs/*/result.json")
+    result = json.loads(path.read_text())
+    assert result["status"] == "finished" and result["epochs"] == 2
+    assert done.stdout.count("result.json") == 1
+    state = torch.load(path.parent / "last.ckpt", weights_only=True)["state_dict"]
+    assert all(torch.isfinite(value).all() for value in state.values() if value.is_floating_point())

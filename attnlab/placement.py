@@ -376,9 +376,9 @@ def _verify(model: nn.Module, built: list[tuple[Claim, nn.Module]], shape: Shape
         if claim.how != "replace":
             handles.append(guest.register_forward_hook(watch(claim)))
     try:
-        device = next((p.device for p in model.parameters()), None)
+        like = next(model.parameters(), torch.empty(0))
         for _, guest in built:
-            guest.to(device)
+            guest.to(device=like.device, dtype=like.dtype)
             guest.eval()
         _dry_run(model, shape)
     except (RuntimeError, TypeError, IndexError) as error:

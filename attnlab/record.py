@@ -151,6 +151,7 @@ class Record:
         handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
         handler.setLevel(logging.DEBUG)
         log.addHandler(handler)
+        log.setLevel(logging.DEBUG)
         try:
             yield
         finally:

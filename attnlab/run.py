@@ -78,6 +78,15 @@ def make_learner(plan: Plan, data: ImageData, **hooks: Any) -> Learner:
     )
 
 
+def make_heads(plan: Plan, data: ImageData) -> dict[str, Any]:
+    """The OOD heads of a plan; one that asks for the data's `std` (to perturb in pixels) and was given none gets it."""
+    heads = {}
+    for name, node in plan.full["ood"].items():
+        std = {"std": list(data.std)} if "std" in node and node["std"] is None else {}
+        heads[name] = build({**node, **std}, allow=plan.allow, where=f"ood.{name}")
+    return heads
+
+
 def fit(learner: Learner, data: ImageData, settings: Settings, *, plan: Plan, path: Path, resume: bool) -> None:
     """Train to the end, leaving `path` after epochs; from `path` on where `resume`."""
     rank = int(os.environ.get("LOCAL_RANK", 0))
@@ -213,7 +222,7 @@ class Run(Stages):
         validate = self.validate if self.data.has("val") else None
         self.learner = make_learner(self.plan, self.data, validate=validate, on_row=self.on_row, val_every=self.settings.val_every)
         self.network = self.learner.network
-        self.heads = build(self.plan.full["ood"], allow=self.plan.allow, where="ood")
+        self.heads = make_heads(self.plan, self.data)
         self.result |= {
             "places": {claim.key: claim.how for claim in self.network.placed.claims},
             "parameters": sum(parameter.numel() for parameter in self.network.parameters()),
@@ -320,7 +329,7 @@ class Evaluation(Stages):
         checkpoint = records.read_checkpoint(self.run.checkpoint_path, address, learner.state_dict())
         learner.load_state_dict(checkpoint["state_dict"])
         self.network = learner.network.to(self.settings.device)
-        self.heads = build(self.plan.full["ood"], allow=self.plan.allow, where="ood")
+        self.heads = make_heads(self.plan, self.data)
         self.result |= {"device": describe_device(self.settings.device), "data": describe_data(self.data)}
         try:
             self.after_training()
@@ -340,7 +349,7 @@ def try_out(plan: Plan) -> None:
     settings.apply()
     data = make_data(plan)
     learner = make_learner(plan, data).to(settings.device)
-    heads = build(plan.full["ood"], allow=plan.allow, where="ood")
+    heads = make_heads(plan, data)
     loader = data.train_loader(settings.device)
     optimizer = learner.make_optimizer(list(learner.parameters()))
     learner.make_schedule(total_steps=settings.max_epochs * len(loader), steps_per_epoch=len(loader))(0)
@@ -363,7 +372,7 @@ def try_out(plan: Plan) -> None:
         log.info("test  ok  %d images", len(bank.labels))
         if heads and data.ood:
             foreign = {name: list(itertools.islice(data.eval_loader(name, settings.device), 1)) for name in data.ood}
-            errors = evaluate_heads(learner.network, heads, list(itertools.islice(loader, 16)), test, foreign).errors
+            _, _, errors = evaluate_heads(learner.network, heads, list(itertools.islice(loader, 16)), test, foreign, test_bank=bank)
             if errors:
                 raise ValueError("; ".join(f"ood.{name}: {message}" for name, message in errors.items()))
             log.info("ood   ok  %s on %s", ", ".join(heads), ", ".join(data.ood))

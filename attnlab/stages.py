@@ -84,11 +84,12 @@ class Stages:
             return
         with self.settings.autocast():
             sets = {name: self.loader(name) for name in self.data.ood}
-            found = evaluate_heads(self.network, self.heads, self.loader("train"), self.loader("test"), sets)
-        self.scores = found.scores
-        self.result["metrics"] |= found.metrics
-        if found.errors:
-            raise ValueError("; ".join(f"ood.{name}: {message}" for name, message in found.errors.items()))
+            metrics, self.scores, errors = evaluate_heads(
+                self.network, self.heads, self.loader("train"), self.loader("test"), sets, test_bank=self.bank
+            )
+        self.result["metrics"] |= metrics
+        if errors:
+            raise ValueError("; ".join(f"ood.{name}: {message}" for name, message in errors.items()))
 
     def localisation(self) -> None:
         from attnlab.localisation import localisation_metrics

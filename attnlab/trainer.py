@@ -140,8 +140,7 @@ def computes_in_bf16(device: torch.device) -> bool:
 
 
 def callbacks(path: Path | None, *, settings: Settings, images_per_epoch: int) -> "list[pl.Callback]":
-    """The checkpoint writer (for a path) and the progress line."""
-    from pytorch_lightning import Callback
+    """The progress line and the checkpoint writer (for a path)."""
     from pytorch_lightning.callbacks import Checkpoint
 
     class LastCheckpoint(Checkpoint):
@@ -161,8 +160,11 @@ def callbacks(path: Path | None, *, settings: Settings, images_per_epoch: int) -
                 temporary.replace(path)
             self.saved = time.monotonic()
 
-    class Progress(Callback):
-        """One line that redraws itself in a terminal; a line an epoch (at most one in two seconds) in a log."""
+    class Progress(Checkpoint):
+        """One line that redraws itself in a terminal; a line an epoch (at most one in two seconds) in a log.
+
+        A Checkpoint because Lightning calls those after the learner has made the epoch's row.
+        """
 
         def __init__(self) -> None:
             self.shown = 0.0
@@ -207,4 +209,4 @@ def callbacks(path: Path | None, *, settings: Settings, images_per_epoch: int) -
             sys.stderr.write(f"\r\x1b[2K{bar} {self.line(trainer, pl_module, batch)}")
             sys.stderr.flush()
 
-    return [LastCheckpoint(), *([Progress()] if settings.progress else [])]
+    return [*([Progress()] if settings.progress else []), LastCheckpoint()]

@@ -237,12 +237,18 @@ class StreamLoader(EpochLoader):
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         self.current = self.plan()
         rows_of = self.batches(self.current.to(self.device))
-        for images, rows in zip(self.loader, rows_of, strict=True):
+        for images, rows in zip(self._decoded(), rows_of, strict=True):
             images = images.to(self.device, non_blocking=True)
             if self.pad:
                 here_B = torch.arange(len(images), device=self.device)
                 images = crop(pad_zeros(images, self.pad), here_B, rows.dy_N, rows.dx_N, self.pad)
             yield self.finish(images, rows)
+
+    def _decoded(self) -> Iterator[Tensor]:
+        try:
+            yield from self.loader
+        except ValueError as error:  # from a worker it comes with the worker's traceback in the text; its last line is what was said
+            raise ValueError(str(error).strip().splitlines()[-1].removeprefix("ValueError: ")) from error
 
 
 class _Requests:

@@ -51,7 +51,7 @@ def fetch_once(data: "VisionData | OxfordPet", fetch):
     """`fetch(False)`, or else, one process at a time, `fetch(True)`. FileNotFoundError if that fails as well."""
     from filelock import FileLock
 
-    root = Path(data.root)
+    root = Path(data.root).expanduser()
     with contextlib.redirect_stdout(sys.stderr):  # torchvision prints
         try:
             return fetch(False)
@@ -182,7 +182,7 @@ class OxfordPet(FileData):
 
     def load(self, split: str) -> FileSet:
         classes = tuple(fetch_once(self, lambda download: self.fetch(split, download)).classes)
-        folder = Path(self.root) / "oxford-iiit-pet"
+        folder = Path(self.root).expanduser() / "oxford-iiit-pet"
         listing = folder / "annotations" / ("trainval.txt" if split == "train" else "test.txt")
         rows = [line.split() for line in listing.read_text().splitlines() if line and not line.startswith("#")]
         labels = torch.tensor([int(row[1]) - 1 for row in rows])

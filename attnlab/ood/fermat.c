@@ -1,26 +1,28 @@
 /* The loops of lens depth with the Fermat distance, compiled when first needed (see fermat.py).
 
    A function does rows [begin, end) of its output, so that threads can share the work. Matrices are (rows, N), one row after another.
-   N sample points, P queries, D features. No function allocates, checks or knows of Python. */
+   N sample points, P queries, D features. Nothing here allocates, checks, or needs a library. Loops are written to be vectorised. */
 #include <math.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <string.h>
 typedef ptrdiff_t at;
 
-/* |x - q|^(2 whole + odd), odd 0 or 1 */
-void hops(at begin, at end, at N, at D, at whole, at odd, const double *query, const double *point_DN, double *out) {
+/* |x - q|^(2 whole + odd), odd being 0 or 1 */
+void hops(at begin, at end, at N, at D, at whole, at odd, const double *query_PD, const double *point_DN, double *out_PN) {
     for (at p = begin; p < end; p++) {
-        double *restrict o = out + p * N;
+        double *restrict o = out_PN + p * N;
         for (at j = 0; j < N; j++) o[j] = 0;
         for (at c = 0; c < D; c++) {
-            const double x = query[p * D + c], *restrict y = point_DN + c * N;
+            const double x = query_PD[p * D + c], *restrict y = point_DN + c * N;
             for (at j = 0; j < N; j++) o[j] += (x - y[j]) * (x - y[j]);
         }
-        for (at j = 0; j < N; j++) {
-            double squared = o[j], power = odd ? sqrt(squared) : 1;
-            for (at k = 0; k < whole; k++) power *= squared;
-            o[j] = power;
+        for (at start = 0; start < N; start += 64) {
+            const at n = N - start < 64 ? N - start : 64;
+            double squared[64], *restrict power = o + start;
+            for (at j = 0; j < n; j++) squared[j] = power[j], power[j] = odd ? sqrt(squared[j]) : 1;
+            for (at k = 0; k < whole; k++)
+                for (at j = 0; j < n; j++) power[j] *= squared[j];
         }
     }
 }
@@ -29,7 +31,7 @@ static void through(at N, double hop, const double *restrict rest, double *restr
     for (at j = 0; j < N; j++) best[j] = hop + rest[j] < best[j] ? hop + rest[j] : best[j];
 }
 
-/* Floyd-Warshall, of matrices begin to end of a stack */
+/* Floyd-Warshall in place, of the matrices begin to end of a stack */
 void shortest(at begin, at end, at N, double *inner) {
     for (double *m = inner + begin * N * N; m < inner + end * N * N; m += N * N)
         for (at k = 0; k < N; k++)
@@ -37,52 +39,64 @@ void shortest(at begin, at end, at N, double *inner) {
                 if (i != k) through(N, m[i * N + k], m + k * N, m + i * N);
 }
 
-/* min_i hop_i + inner_ij; an i that is better reached through another point is on no shortest path as the first stop */
-void reach(at begin, at end, at N, const double *inner, const double *hop, double *out) {
+/* min_i hop_i + inner_ij. An i that is better reached through another point is never the first stop of a shortest path. */
+void reach(at begin, at end, at N, const double *inner_NN, const double *hop_PN, double *out_PN) {
     for (at p = begin; p < end; p++) {
-        const double *w = hop + p * N;
-        double *o = out + p * N;
+        const double *w = hop_PN + p * N;
+        double *o = out_PN + p * N;
         at near = 0;
         for (at i = 1; i < N; i++) if (w[i] < w[near]) near = i;
-        for (at j = 0; j < N; j++) o[j] = w[near] + inner[near * N + j];
-        for (at i = 0; i < N; i++) if (w[i] < o[i]) through(N, w[i], inner + i * N, o);
+        for (at j = 0; j < N; j++) o[j] = w[near] + inner_NN[near * N + j];
+        for (at i = 0; i < N; i++) if (w[i] < o[i]) through(N, w[i], inner_NN + i * N, o);
     }
 }
 
-/* A distance as 15 bits that keep its order, coarsely: 10 bits of mantissa over 32 powers of two below 1 / unit */
-void keys(at begin, at end, at N, const double *unit, const double *distance, int16_t *out) {
-    for (at i = begin * N; i < end * N; i++) {
-        float ratio = (float)(distance[i] * *unit), one = 1;
-        int32_t bits, top;
-        memcpy(&bits, &ratio, 4), memcpy(&top, &one, 4);
-        bits = (bits >> 13) - (top >> 13) + 32766;
-        out[i] = (int16_t)(bits < 0 ? 0 : bits > 32767 ? 32767 : bits);
+/* Distances as 15 bits that keep their order: coarse, but quick to compare. Blocks of W rows lie transposed, (N, W) each. */
+void keys(at begin, at end, at N, at W, at lowest, at shift, const double *unit, const double *distance, int16_t *out) {
+    for (at p = begin; p < end; p++) {
+        int16_t *o = out + p / W * N * W + p % W;
+        for (at j = 0; j < N; j++) {
+            const float ratio = (float)(distance[p * N + j] * *unit);
+            int32_t bits;
+            memcpy(&bits, &ratio, 4); /* from 0 up, floats order like their bits */
+            bits = (bits - (int32_t)lowest) >> shift;
+            o[j * W] = bits < 0 ? 0 : bits > 32767 ? 32767 : bits;
+        }
     }
 }
 
-/* Pairs i > j with max(query_i, query_j) <= inner_ij. Rows are compared by keys; a row with two equal keys is compared again, exactly. */
-void lenses(at begin, at end, at N, const double *inner, const int16_t *inner_key, const double *query, const int16_t *query_key, int64_t *out) {
-    for (at p = begin; p < end; p += 4) { /* four queries share a row of inner; the last one may be done again */
-        const int16_t *v[4];
-        at row[4];
-        int64_t total[4] = {0};
-        for (at q = 0; q < 4; q++) row[q] = (p + q < end ? p + q : end - 1) * N, v[q] = query_key + row[q];
+/* Pairs i > j with max(d_i, d_j) <= D_ij, for blocks begin to end of the P queries. The keys decide unless two are equal: then the exact
+   distances decide the whole row i anew. */
+void lenses(at begin, at end, at N, at P, const double *inner_NN, const int16_t *inner_key_NN, const double *query_PN,
+            const int16_t *query_key, int64_t *out_P) {
+    for (at block = begin; block < end; block++) {
+        const int16_t *v = query_key + block * N * 32;
+        int64_t total[32] = {0};
         for (at i = 1; i < N; i++) {
-            const int16_t *r = inner_key + i * N, a[4] = {v[0][i], v[1][i], v[2][i], v[3][i]};
-            int16_t outside[4] = {0};
-            uint16_t gap[4] = {65535, 65535, 65535, 65535};
-            for (at j = 0; j < i; j++)
-                for (at q = 0; q < 4; q++) {
-                    int16_t room = r[j] - (v[q][j] > a[q] ? v[q][j] : a[q]);
+            const int16_t *pair = inner_key_NN + i * N, *a = v + i * 32;
+            int16_t outside[32] = {0};
+            uint16_t gap[32];
+            for (at q = 0; q < 32; q++) gap[q] = UINT16_MAX;
+            for (at j = 0; j < i; j++) {
+                const int16_t *b = v + j * 32;
+                for (at q = 0; q < 32; q++) {
+                    const int16_t room = pair[j] - (a[q] > b[q] ? a[q] : b[q]);
                     outside[q] += room >> 15;
-                    gap[q] = (uint16_t)room < gap[q] ? (uint16_t)room : gap[q];
+                    gap[q] = (uint16_t)room < gap[q] ? (uint16_t)room : gap[q]; /* 0 where two keys are equal */
                 }
-            for (at q = 0; q < 4; q++) {
+            }
+            for (at q = 0; q < 32; q++) {
+                const at p = block * 32 + q;
                 if (gap[q]) { total[q] += i + outside[q]; continue; }
-                const double *s = inner + i * N, *e = query + row[q];
-                for (at j = 0; j < i; j++) total[q] += (e[j] > e[i] ? e[j] : e[i]) <= s[j];
+                const double *D = inner_NN + i * N, *d = query_PN + (p < P ? p : 0) * N, own = d[i];
+                int64_t inside = 0;
+                for (at j = 0; j < i; j++) {
+                    const double far = d[j] > own ? d[j] : own;
+                    inside += far <= D[j] ? 1 : 0;
+                }
+                total[q] += inside;
             }
         }
-        for (at q = 0; q < 4 && p + q < end; q++) out[p + q] = total[q];
+        for (at q = 0; q < 32 && block * 32 + q < P; q++) out_P[block * 32 + q] = total[q];
     }
 }

@@ -35,7 +35,7 @@ def compiled() -> ctypes.CDLL | None:
         library = Path(folder, "fermat.so")
         for tuning in (["-march=native"], []):
             try:
-                command = [compiler, "-O3", *tuning, "-shared", "-fPIC", str(SOURCE), "-o", str(library)]
+                command = [compiler, "-O3", "-fno-math-errno", *tuning, "-shared", "-fPIC", str(SOURCE), "-o", str(library)]
                 subprocess.run(command, check=True, capture_output=True, timeout=60)
                 return ctypes.CDLL(str(library))
             except (OSError, subprocess.SubprocessError) as error:
@@ -44,7 +44,7 @@ def compiled() -> ctypes.CDLL | None:
 
 
 def loop(name: str, rows: int, *arguments: Tensor | int) -> None:
-    """Run the loop `name` of fermat.c over `rows` rows, in as many threads as torch uses. Tensors: on the CPU, contiguous, fp64 or int64."""
+    """Run the loop `name` of fermat.c over `rows` rows, in as many threads as torch uses. Tensors are contiguous and on the CPU."""
     function = getattr(compiled(), name)
     values = [ctypes.c_void_p(a.data_ptr()) if isinstance(a, Tensor) else ctypes.c_ssize_t(a) for a in arguments]
     threads = max(1, min(torch.get_num_threads(), rows))
@@ -70,7 +70,7 @@ def fermat_matrix(points_ND: Tensor, *, alpha: float) -> Tensor:
     Raises ValueError: alpha < 1; points that are not (N, D) or not finite; distances whose powers leave fp64.
     """
     points_ND = _points(points_ND)
-    inner_NN = _powers(points_ND, points_ND, alpha)
+    inner_NN = _hops(points_ND, points_ND, alpha)
     if not inner_NN.isfinite().all() or (inner_NN == 0).sum() > (torch.cdist(points_ND, points_ND, p=float("inf")) == 0).sum():
         raise ValueError(f"distances to the power {alpha:g} leave fp64: divide the points by a scale, lens depth stays the same")
     if fast(inner_NN.device):
@@ -94,7 +94,7 @@ def fermat_to(inner_NN: Tensor, points_ND: Tensor, queries_PD: Tensor, *, alpha:
         shapes = f"{(*inner_NN.shape,)}, {(*points_ND.shape,)} and {(*queries_PD.shape,)}"
         raise ValueError(f"inner must be (N, N), points (N, D) and queries (P, D), got {shapes}")
     inner_NN = inner_NN.double().contiguous()
-    hop_PN = _powers(queries_PD, points_ND, alpha)
+    hop_PN = _hops(queries_PD, points_ND, alpha)
     if not fast(hop_PN.device):
         return torch.cat([_reach(inner_NN, hop_BN) for hop_BN in hop_PN.split(max(1, 2**24 // N))])
     reached_PN = torch.empty_like(hop_PN)
@@ -127,12 +127,13 @@ def _points(points_ND: Tensor) -> Tensor:
     return points_ND.double().contiguous()
 
 
-def _powers(queries_PD: Tensor, points_ND: Tensor, alpha: float) -> Tensor:
+def _hops(queries_PD: Tensor, points_ND: Tensor, alpha: float) -> Tensor:
     """|x - q|^alpha, (P, N). From differences, not from norms and products, which cancel: a query on a point must be at distance 0."""
     if not alpha >= 1:
         raise ValueError(f"alpha must be at least 1 (1 is the Euclidean distance, the paper takes 7), got {alpha}")
     if not fast(queries_PD.device):
         return torch.cdist(queries_PD, points_ND, compute_mode="donot_use_mm_for_euclid_dist").pow_(alpha)
-    squared_PN = queries_PD.new_empty(len(queries_PD), len(points_ND))
-    loop("squares", len(queries_PD), len(points_ND), points_ND.shape[1], queries_PD, points_ND.T.contiguous(), squared_PN)
-    return squared_PN.pow_(alpha / 2)
+    whole, odd = divmod(int(alpha), 2) if alpha == int(alpha) else (1, 0)
+    hop_PN = queries_PD.new_empty(len(queries_PD), len(points_ND))
+    loop("hops", len(queries_PD), len(points_ND), points_ND.shape[1], whole, odd, queries_PD, points_ND.T.contiguous(), hop_PN)
+    return hop_PN if 2 * whole + odd == alpha else hop_PN.pow_(alpha / 2)

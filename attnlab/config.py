@@ -24,7 +24,7 @@ PLACED = ("attention", "regularizer")
 KEYED = (*PLACED, "ood")
 FLAT = ("data", "model", "loss", "optimizer", "schedule", "trainer", "logger")
 
-# what cannot change a run's numbers; a target adds parameters of its own by a class attribute of the same name
+# what cannot change a run's numbers; a target adds parameters of its own by a class attribute of this name
 NOT_IDENTITY = ("name", "force", "check", "objective", "allow_targets", "paths", "logger")
 
 
@@ -53,13 +53,26 @@ class Plan:
     @property
     def address(self) -> str:
         """Eight hex digits over everything that can change the numbers."""
-        kept = {key: value for key, value in self.short.items() if key not in NOT_IDENTITY}
-        ignored = _transparent(self.full)
-        kept = {group: _without(value, ignored.get(group, ())) for group, value in kept.items()}
+        ignored = self.ignored
+        kept = {key: value for key, value in self.short.items() if key not in ignored}
+        for group in FLAT:
+            if isinstance(kept.get(group), Mapping):
+                kept[group] = {key: value for key, value in kept[group].items() if f"{group}.{key}" not in ignored}
         for group in PLACED:
             kept[group] = [[name, value] for name, value in kept.get(group, {}).items()]
         text = json.dumps(_canonical(kept), sort_keys=True, ensure_ascii=False)
         return hashlib.sha256(text.encode()).hexdigest()[:8]
+
+    @property
+    def ignored(self) -> tuple[str, ...]:
+        """Dotted keys that cannot change the numbers."""
+        found = list(NOT_IDENTITY)
+        for group in FLAT:
+            node = self.full.get(group)
+            if isinstance(node, Mapping) and "_target_" in node:
+                target = locate(node["_target_"], allow=self.allow, where=group)
+                found += [f"{group}.{key}" for key in getattr(target, "NOT_IDENTITY", ())]
+        return tuple(found)
 
     @property
     def run_id(self) -> str:
@@ -68,20 +81,6 @@ class Plan:
     @property
     def allow(self) -> tuple[str, ...]:
         return tuple(self.full["allow_targets"])
-
-
-def _transparent(full: Mapping[str, Any]) -> dict[str, tuple[str, ...]]:
-    """Parameters that a target itself declares to have no bearing on the numbers (`NOT_IDENTITY` of its class), by group."""
-    found = {}
-    for group in FLAT:
-        node = full.get(group)
-        if isinstance(node, Mapping) and "_target_" in node:
-            found[group] = tuple(getattr(locate(node["_target_"], allow=full["allow_targets"]), "NOT_IDENTITY", ()))
-    return found
-
-
-def _without(node: Any, keys: Sequence[str]) -> Any:
-    return {key: value for key, value in node.items() if key not in keys} if keys and isinstance(node, Mapping) else node
 
 
 def _canonical(node: Any) -> Any:

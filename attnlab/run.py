@@ -21,14 +21,10 @@ from attnlab.learner import Learner, seed_all
 from attnlab.network import FEATURES, Network
 from attnlab.placement import places_of
 from attnlab.record import Record
-from attnlab.stages import Stages, describe_data, describe_device
+from attnlab.stages import Stages, describe_device
 from attnlab.trainer import Settings, callbacks, quiet
 
 log = logging.getLogger("attnlab")
-
-# recorded values that may differ between two runs of one address
-FREE = ("name", "logger", "paths", "force", "check", "objective", "allow_targets", "trainer.checkpoint_seconds", "trainer.progress",
-        "trainer.threads", "trainer.val_every", "data.root", "data.num_workers")  # fmt: skip
 
 
 def make_settings(plan: Plan) -> Settings:
@@ -132,7 +128,7 @@ def train(plan: Plan) -> float | None:
     with record.lock():
         stored = record.result()
         if stored and stored["status"] == records.FINISHED and not plan.full["force"]:
-            changed = [text for text in records.changed_defaults(stored["config"], plan.full) if not text.startswith(FREE)]
+            changed = [text for text in records.changed_defaults(stored["config"], plan.full) if not text.startswith(plan.ignored)]
             if changed:
                 raise ConfigError(f"{record.result_path} was made with other defaults ({'; '.join(changed[:3])}); force=true runs afresh")
             log.info("%s: finished before; nothing to do (force=true runs afresh)", record.run_id)
@@ -228,7 +224,7 @@ class Run(Stages):
             "parameters": sum(parameter.numel() for parameter in self.network.parameters()),
             "device": describe_device(self.settings.device),
             "precision": str(self.settings.resolved_precision),
-            "data": describe_data(self.data),
+            "data": self.data.describe(),
         }
         self.logger = build(self.plan.full["logger"], allow=self.plan.allow, where="logger") or None
         if self.logger:
@@ -330,7 +326,7 @@ class Evaluation(Stages):
         learner.load_state_dict(checkpoint["state_dict"])
         self.network = learner.network.to(self.settings.device)
         self.heads = make_heads(self.plan, self.data)
-        self.result |= {"device": describe_device(self.settings.device), "data": describe_data(self.data)}
+        self.result |= {"device": describe_device(self.settings.device), "data": self.data.describe()}
         try:
             self.after_training()
         finally:

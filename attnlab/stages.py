@@ -1,6 +1,5 @@
-"""Stages: what is done with a trained network: test, ood, localisation, figures. None needs another's success; each result is kept at once."""
+"""Stages: what is done with a trained network: test, ood, localisation, figures. None needs another's success, each is kept at once."""
 
-import hashlib
 import logging
 import time
 import traceback
@@ -12,7 +11,7 @@ import torch
 from torch import Tensor
 
 from attnlab import record as records
-from attnlab.data.base import ImageData, ImageSet
+from attnlab.data.base import ImageData
 from attnlab.network import Network
 from attnlab.trainer import Settings
 
@@ -160,18 +159,6 @@ class Stages:
                         if value is not None:
                             store.setdefault(key, []).append(value.detach().float().cpu())
         self.maps, self.rectangles = ({key: torch.cat(parts) for key, parts in store.items()} for store in found.values())
-
-
-def describe_data(data: ImageData) -> dict[str, Any]:
-    """What was learned from, so that a reader can tell two data sets of one name apart: sizes, and a digest of each split in memory."""
-    splits = {}
-    for name in data.splits:
-        images = data.split(name)
-        splits[name] = {"images": len(images)}
-        if isinstance(images, ImageSet):
-            pixels = images.images.permute(0, 2, 3, 1) if images.images.ndim == 4 else images.images
-            splits[name]["digest"] = hashlib.sha256(pixels.contiguous().numpy().tobytes()).hexdigest()[:16]
-    return {"name": data.name, "shape": list(data.shape), "classes": list(map(str, data.classes)), "splits": splits}
 
 
 def describe_device(device: torch.device) -> str:

@@ -7,7 +7,6 @@ import math
 import os
 import shlex
 import socket
-import struct
 import sys
 from pathlib import Path
 
@@ -18,6 +17,7 @@ from omegaconf import OmegaConf
 
 from attnlab.report.tensorboard_logger import TensorboardLogger
 from attnlab.report.wandb_logger import WandbLogger, direction, has_credentials
+from tests.wandb_file import OfflineFile
 
 ROWS = [{"epoch": e, "train/loss": 1 / (e + 1), "train/loss/ce": 0.9 / (e + 1), "val/acc": (0.5, 0.8, 0.7)[e], "lr": 0.1} for e in range(3)]
 CONFIG = {"model": {"width": 16, "names": ["a", "b"]}, "seed": 3, "nothing": None}
@@ -64,45 +64,6 @@ def write_run(logger, rows=ROWS, **other) -> None:
 
 def warnings_of(caplog) -> list[str]:
     return [record.getMessage() for record in caplog.records if record.name == WandbLogger.__module__ and record.levelno >= logging.WARNING]
-
-
-class OfflineFile:
-    """W&B's transaction log (a LevelDB log: 32 KiB blocks of records with a 7-byte header), decoded."""
-
-    def __init__(self, path: Path) -> None:
-        from wandb.proto import wandb_internal_pb2
-
-        self.bytes = path.read_bytes()
-        assert self.bytes[:4] == b":W&B"
-        self.config, self.history, self.summary, self.metrics, self.exit_code = {}, {}, {}, {}, None
-        position, payload = 7, b""
-        while position + 7 <= len(self.bytes):
-            if (left := 32768 - position % 32768) < 7:
-                position += left
-                continue
-            _, size, kind = struct.unpack("<IHB", self.bytes[position : position + 7])
-            payload += self.bytes[position + 7 : position + 7 + size]
-            position += 7 + size
-            if kind in (1, 4):  # whole, or the last part
-                record = wandb_internal_pb2.Record()
-                record.ParseFromString(payload)
-                payload = b""
-                self.take(record)
-
-    def take(self, record) -> None:
-        kind = record.WhichOneof("record_type")
-        if kind == "run":
-            self.run = record.run
-            self.config |= {item.key: json.loads(item.value_json) for item in record.run.config.update}
-        elif kind == "history":
-            row = {"/".join(item.nested_key) or item.key: json.loads(item.value_json) for item in record.history.item}
-            self.history.setdefault(record.history.step.num, {}).update(row)
-        elif kind == "summary":
-            self.summary |= {"/".join(item.nested_key) or item.key: json.loads(item.value_json) for item in record.summary.update}
-        elif kind == "metric":
-            self.metrics[record.metric.name] = record.metric
-        elif kind == "exit":
-            self.exit_code = record.exit.exit_code
 
 
 def offline_files(folder="runs/one run") -> list[Path]:

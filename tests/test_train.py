@@ -37,7 +37,7 @@ def test_the_record_of_a_run(run) -> None:
     assert figures == {"curves.png", "ood_scores.png", "reliability.png", "attention_rect_at_layer2.png"}
     rows = (folder / "metrics.csv").read_text().splitlines()
     assert rows[0].startswith("epoch,train/loss") and len(rows) == 3
-    assert set(result["data"]["splits"]["test"]) == {"images", "digest"}
+    assert result["data"]["images"]["test"] == 40 and len(result["data"]["digests"]["test"]) == 16
     assert "epoch 2/2" in (folder / "train.log").read_text()
 
 
@@ -100,31 +100,22 @@ def test_mistakes_at_evaluation_are_one_line(run, capsys: pytest.CaptureFixture,
 
 
 def test_wandb_offline_holds_the_run(run) -> None:
-    """Reads the offline file back."""
-    pytest.importorskip("wandb")
+    """Reads the offline file back: config, a row an epoch, the summary, a picture, group and tags."""
     import wandb
-    from wandb.proto import wandb_internal_pb2
-    from wandb.sdk.internal.datastore import DataStore
+
+    from tests.wandb_file import OfflineFile
 
     result = run("logger=wandb", "attention=se")
     wandb.teardown()
     (path,) = result["folder"].glob("wandb/offline-run-*/*.wandb")
-    assert result["run_id"] in path.name
-    store = DataStore()
-    store.open_for_scan(str(path))
-    rows, summary, groups, exits = [], {}, [], []
-    while (data := store.scan_data()) is not None:
-        record = wandb_internal_pb2.Record()
-        record.ParseFromString(data)
-        rows += [{item.key or "/".join(item.nested_key): item.value_json for item in record.history.item}] if record.HasField("history") else []
-        for item in record.summary.update if record.HasField("summary") else []:
-            summary[item.key or "/".join(item.nested_key)] = item.value_json
-        groups += [(record.run.run_group, list(record.run.tags))] if record.HasField("run") else []
-        exits += [record.exit.exit_code] if record.HasField("exit") else []
-    losses = [json.loads(row["train/loss"]) for row in rows if "train/loss" in row]
-    assert len(losses) == 2 and losses[-1] == pytest.approx(result["metrics"]["train/loss"])
-    assert json.loads(summary["test/acc"]) == pytest.approx(result["metrics"]["test/acc"])
-    assert groups[0] == ("digits-resnet18-se", ["se"]) and exits == [0]
+    told = OfflineFile(path)
+    assert result["run_id"] in path.name and told.exit_code == 0
+    rows = [told.history[step] for step in sorted(told.history) if "train/loss" in told.history[step]]
+    assert len(rows) == 2 and rows[-1]["train/loss"] == pytest.approx(result["metrics"]["train/loss"])
+    assert told.summary["test/acc"] == pytest.approx(result["metrics"]["test/acc"])
+    assert told.run.run_group == "digits-resnet18-se" and list(told.run.tags) == ["se"]
+    assert told.config["model"]["width"] == 4
+    assert list(path.parent.glob("files/media/images/figures/curves*.png"))
 
 
 def test_two_processes_train_one_run(tmp_path: Path) -> None:

@@ -164,14 +164,16 @@ class ImageData:
         return f"{self.name} {'x'.join(map(str, self.shape))}, {self.num_classes} classes: {', '.join(parts)}"
 
     def describe(self) -> dict[str, Any]:
-        """For the record."""
+        """For the record: what tells two data sets of one name apart. A split in memory has a digest of its pixels."""
         images = {name: len(self.split(name)) for name in self.splits}
+        digests = {name: split.digest() for name in self.splits if isinstance(split := self.split(name), ImageSet)}
         mean, std = self._moments()
         return {
             "name": self.name,
             "shape": list(self.shape),
             "classes": list(self.classes),
             "images": images,
+            "digests": digests,
             "mean": list(mean),
             "std": list(std),
         }

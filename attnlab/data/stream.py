@@ -7,6 +7,7 @@ and from the same plan, so the two give the same batches bit for bit. Randomness
 Legend: N images of the set, B of the batch, C channels, H height, W width.
 """
 
+import hashlib
 import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -49,6 +50,13 @@ class ImageSet:
 
     def decoded(self, index: int) -> np.ndarray:
         return self.images[index].permute(1, 2, 0).numpy()
+
+    def digest(self) -> str:
+        """16 hex digits of SHA-256 over the pixels and labels."""
+        pixels = self.images.permute(0, 2, 3, 1) if self.images.ndim == 4 else self.images  # as they lie in memory: no copy
+        found = hashlib.sha256(pixels.contiguous().numpy())
+        found.update(self.labels.contiguous().numpy())
+        return found.hexdigest()[:16]
 
     def in_memory(self) -> "ImageSet":
         return self

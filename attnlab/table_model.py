@@ -1,0 +1,87 @@
+"""The values a table is made of: plain frozen dataclasses, shared by the text, LaTeX and HTML views. No logic, no torch."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+Mark = Literal["code", "page", "memory", "text", "fig"]
+
+
+@dataclass(frozen=True)
+class Paper:
+    """A published figure, in the metric's unit as shown (e.g. error %)."""
+
+    value: float
+    sd: float | None = None
+    source: str = ""
+    mark: Mark = "page"
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One metric of result.json; shown = scale * (1 - v if complement else v). `direction` says whether more is better, of the SHOWN number."""
+
+    key: str
+    label: str
+    direction: Literal["max", "min"]
+    scale: float = 100.0
+    complement: bool = False
+    digits: int = 2
+
+
+@dataclass(frozen=True)
+class RunOfCell:
+    """One seed of one cell. `status`: finished | running | interrupted | failed | missing | broken; `value` in the shown unit."""
+
+    seed: int
+    run_id: str
+    address: str
+    overrides: tuple[str, ...]
+    status: str
+    value: float | None
+    folder: Path | None
+    error: str | None
+
+
+@dataclass(frozen=True)
+class Paired:
+    """The paired comparison with the baseline row over shared seeds (this cell minus the baseline, shown unit)."""
+
+    n: int
+    difference: float
+    interval: tuple[float, float] | None
+    p: float | None
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One row x column. `verdict`: holds | differs | too few seeds | other data | no figure | missing."""
+
+    row: str
+    column: str
+    runs: tuple[RunOfCell, ...]
+    n: int
+    mean: float | None
+    sd: float | None
+    interval: tuple[float, float] | None
+    paper: Paper | None
+    difference: float | None
+    verdict: str
+    paired: Paired | None
+
+
+@dataclass(frozen=True)
+class Table:
+    """A filled table. `notes` is the smallest print; `variant` names the extra overrides of a table that is not the paper's own."""
+
+    name: str
+    title: str
+    paper: str
+    rows: tuple[str, ...]
+    columns: tuple[str, ...]
+    metric: Metric
+    cells: dict[tuple[str, str], Cell]
+    baseline: str | None
+    notes: tuple[str, ...]
+    command: str
+    variant: str | None

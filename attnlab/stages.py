@@ -63,8 +63,10 @@ class Stages:
 
     def note(self, error: BaseException) -> None:
         """The record says what failed first; train.log says where."""
+        if "error" in self.result:
+            return
         text = " ".join(str(error).split()) or type(error).__name__
-        self.result.setdefault("error", {"stage": self.result["stage"], "kind": type(error).__name__, "message": text})
+        self.result["error"] = {"stage": self.result["stage"], "kind": type(error).__name__, "message": text}
         log.debug("%s", "".join(traceback.format_exception(error)))
 
     # ---- the stages ---------------------------------------------------------------------------------------------------------------

@@ -47,7 +47,7 @@ def plan_of(folder: Path, overrides: list[str]) -> tuple[Plan, dict[str, Any]]:
 
 def evaluate(folder: Path, overrides: list[str]) -> Path:
     """Evaluate and return the path of the new result.json."""
-    from attnlab.run import Evaluation
+    from attnlab.evaluation import Evaluation
 
     plan, stored = plan_of(folder, overrides)
     return Evaluation(plan, folder, stored).go()

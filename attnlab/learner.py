@@ -145,4 +145,3 @@ class Learner(pl.LightningModule):
 
     def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
         return batch  # loaders give batches on the device already
-

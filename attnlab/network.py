@@ -9,7 +9,8 @@ from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
-from attnlab.placement import TARGET, Recorder, place, spare_graphs
+from attnlab.guests import TARGET, Recorder, spare_graphs
+from attnlab.placement import place
 
 FEATURES = "features"
 

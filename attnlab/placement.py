@@ -9,13 +9,13 @@ A placement is a mapping with the keys
     how     after (default): the place's output goes through the guest;  before: its input does;  replace: the guest stands in its stead
     reads   other places whose values the guest wants: `forward(x, *values)`; `target` is the labels of the batch, or None
     writes  `[target]`: the guest returns `(y, new_target)`; how mixup and cutmix hand on their soft labels
-A `module` whose signature names `host` (the module it displaces), `read_shapes` (the shapes of `reads`, in order) or `num_classes` is given them.
+A `module` whose signature names `host` (the module it displaces), `read_shapes` (the shapes of `reads`, in order) or `num_classes` is
+given them.
 
 Guests hang on forward hooks that are small callable objects (closures would break deepcopy), so one `torch.compile(fullgraph=True)` takes
 the network whole, pretrained weights load under their names, and deepcopy follows its own guests.
 """
 
-import copy
 import inspect
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -26,11 +26,18 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from attnlab.guests import (
+    TARGET,
+    After,
+    Before,
+    Claim,
+    Placed,
+    ReadsOfReplacement,
+    Recorder,
+    Shape,
+    WritesOfReplacement,
+)
 from attnlab.names import HOWS, KEYS, nearest
-
-TARGET = "target"
-
-Shape = tuple[int, ...]
 
 
 @dataclass
@@ -41,113 +48,6 @@ class Place:
     outputs: set[Shape | None] = field(default_factory=set)
     start: int = -1
     end: int = -1
-
-
-@dataclass(frozen=True)
-class Claim:
-    """One guest at one place: what the log and the record say about it."""
-
-    name: str
-    place: str
-    how: str
-    shape: Shape
-    reads: tuple[str, ...] = ()
-    writes: tuple[str, ...] = ()
-
-    @property
-    def key(self) -> str:
-        return f"{self.name}@{self.place.replace('.', '/')}"
-
-
-class Tape:
-    """Values on their way from the places that are read to the guests that read them. Empty between two forward passes."""
-
-    def __init__(self) -> None:
-        self.values: dict[str, Any] = {}
-
-
-class Placed(nn.ModuleDict):
-    """The guests by key (`rect@layer3`, dots of the place written /), the claims they made, and the tape they share.
-
-    Guests that replace live in the network under the displaced name; `guests()` yields both kinds.
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.claims: list[Claim] = []
-        self.tape = Tape()
-        self._standing: list[tuple[str, nn.Module]] = []  # a list hides them from state_dict: they are in the network already
-
-    def guests(self) -> Iterator[tuple[str, nn.Module]]:
-        yield from self.items()
-        yield from self._standing
-
-
-class _Guest:
-    """A forward hook that sends a value through a guest."""
-
-    def __init__(self, guest: nn.Module, tape: Tape, claim: Claim) -> None:
-        self.guest = guest
-        self.tape = tape
-        self.keys = [TARGET if read == TARGET else f"{claim.key}<{read}" for read in claim.reads]
-        self.writes = claim.writes
-
-    def reads(self) -> list[Any]:
-        return [self.tape.values.get(key) if key == TARGET else self.tape.values.pop(key) for key in self.keys]
-
-    def wrote(self, result: Any) -> Any:
-        if not self.writes:
-            return result
-        value, self.tape.values[TARGET] = result
-        return value
-
-    def __deepcopy__(self, memo: dict) -> "_Guest":
-        spare_graphs(self.guest, memo)
-        copied = memo[id(self)] = object.__new__(type(self))
-        copied.__dict__.update(copy.deepcopy(self.__dict__, memo))
-        return copied
-
-
-class _After(_Guest):
-    def __call__(self, module: nn.Module, args: tuple, output: Tensor) -> Tensor:
-        return self.wrote(self.guest(output, *self.reads()))
-
-
-class _Before(_Guest):
-    def __call__(self, module: nn.Module, args: tuple) -> tuple:
-        return (self.wrote(self.guest(args[0], *self.reads())), *args[1:])
-
-
-class _ReadsOfReplacement(_Guest):
-    """The network calls a replacement with x alone: this pre-hook adds what it reads."""
-
-    def __call__(self, module: nn.Module, args: tuple) -> tuple:
-        return (*args, *self.reads())
-
-
-class _WritesOfReplacement(_Guest):
-    def __call__(self, module: nn.Module, args: tuple, output: Any) -> Any:
-        return self.wrote(output)
-
-
-class Recorder:
-    """A forward hook that puts a place's value on the tape under a key."""
-
-    def __init__(self, tape: Tape, key: str) -> None:
-        self.tape = tape
-        self.key = key
-
-    def __call__(self, module: nn.Module, args: tuple, output: Tensor) -> None:
-        self.tape.values[self.key] = output
-
-
-def spare_graphs(root: nn.Module, memo: dict) -> None:
-    """Let deepcopy take `.map` and `.penalty` of the last pass without their graph, which it refuses to copy."""
-    for module in root.modules():
-        for value in vars(module).values():
-            for tensor in value if isinstance(value, list | tuple) else [value]:
-                if isinstance(tensor, Tensor) and tensor.grad_fn is not None:
-                    memo[id(tensor)] = tensor.detach().clone()
 
 
 def places_of(model: nn.Module, shape: Shape) -> dict[str, Place]:
@@ -220,7 +120,9 @@ def place(
 
 
 @contextmanager
-def placed(model: nn.Module, placements: Mapping[str, Mapping[str, Any]], *, shape: Shape, num_classes: int | None = None) -> Iterator[Placed]:
+def placed(
+    model: nn.Module, placements: Mapping[str, Mapping[str, Any]], *, shape: Shape, num_classes: int | None = None
+) -> Iterator[Placed]:
     """`with placed(network, {...}, shape=...) as guests:` puts guests in for a moment (explainers do) and takes them out again."""
     guests, undo = _attach(model, placements, shape=shape, num_classes=num_classes, where="placed")
     try:
@@ -239,9 +141,8 @@ def claims_of(placements: Mapping[str, Mapping[str, Any]], places: Mapping[str, 
             inside = claim.place.startswith(other.place + ".")
             if claim is not other and (inside or (claim.how == "replace" and claim.place == other.place)):
                 verb = "lies inside" if inside else "is also"
-                raise ValueError(
-                    f"{where}.{claim.name}.at: {claim.place} {verb} {other.place}, which {where}.{other.name} replaces; give them places apart"
-                )
+                taken = f"{other.place}, which {where}.{other.name} replaces"
+                raise ValueError(f"{where}.{claim.name}.at: {claim.place} {verb} {taken}; give them places apart")
     return claims
 
 
@@ -315,15 +216,15 @@ def _attach(
                 undo.append(_Restore(model, claim.place, hosts[claim.place]))
                 result._standing.append((claim.key, guest))
                 if claim.reads:
-                    undo.append(guest.register_forward_pre_hook(_ReadsOfReplacement(guest, result.tape, claim)).remove)
+                    undo.append(guest.register_forward_pre_hook(ReadsOfReplacement(guest, result.tape, claim)).remove)
                 if claim.writes:
-                    undo.append(guest.register_forward_hook(_WritesOfReplacement(guest, result.tape, claim)).remove)
+                    undo.append(guest.register_forward_hook(WritesOfReplacement(guest, result.tape, claim)).remove)
         for claim, guest in built:
             host = model.get_submodule(claim.place)
             if claim.how == "after":
-                undo.append(host.register_forward_hook(_After(guest, result.tape, claim)).remove)
+                undo.append(host.register_forward_hook(After(guest, result.tape, claim)).remove)
             elif claim.how == "before":
-                undo.append(host.register_forward_pre_hook(_Before(guest, result.tape, claim)).remove)
+                undo.append(host.register_forward_pre_hook(Before(guest, result.tape, claim)).remove)
             if claim.how != "replace":
                 result[claim.key] = guest.train(model.training)
         for claim in claims:  # last, so that a read place is read after its own guests

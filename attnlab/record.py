@@ -1,15 +1,16 @@
 """Record: the folder of a run, addressed by its configuration; who works on it; what is known of it and whether that can be trusted.
 
-    outputs/runs/digits-resnet18-rect-s0-3fa9c1d2/
-        result.json   the truth: status, config, metrics, places, versions ...; written after every stage, whole or not at all
-        last.ckpt     the last finished epoch: weights, optimizer, schedule, loss buffers, history
-        metrics.csv   one row an epoch      figures/*.png      train.log
-        evaluations/  what attnlab.evaluate adds later
+outputs/runs/digits-resnet18-rect-s0-3fa9c1d2/
+    result.json   the truth: status, config, metrics, places, versions ...; written after every stage, whole or not at all
+    last.ckpt     the last finished epoch: weights, optimizer, schedule, loss buffers, history
+    metrics.csv   one row an epoch      figures/*.png      train.log
+    evaluations/  what attnlab.evaluate adds later
 """
 
 import contextlib
 import csv
 import io
+import itertools
 import json
 import logging
 import math
@@ -57,9 +58,8 @@ def set_aside(path: Path, reason: str) -> BrokenRecord:
 
 def _free(path: Path) -> Path:
     """The first of path, path-2, path-3 ... that does not exist."""
-    return next(
-        candidate for candidate in (path if n == 1 else path.with_name(f"{path.name}-{n}") for n in range(1, 10**6)) if not candidate.exists()
-    )
+    numbered = itertools.chain([path], (path.with_name(f"{path.name}-{n}") for n in itertools.count(2)))
+    return next(candidate for candidate in numbered if not candidate.exists())
 
 
 class Record:

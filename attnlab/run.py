@@ -1,86 +1,26 @@
-"""Run: one run from its plan to its record: build, fit, and the stages after training. And the two short ways: check=true, evaluate."""
+"""Run: one run from its plan to its record: build, fit, and the stages after training."""
 
 import contextlib
-import itertools
 import logging
 import os
 import sys
-import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
 from attnlab import record as records
-from attnlab.build import ConfigError, build, checked
+from attnlab.build import ConfigError, build
 from attnlab.config import Plan, loosen, outputs
 from attnlab.data.base import ImageData
-from attnlab.learner import Learner, seed_all
-from attnlab.network import FEATURES, Network
-from attnlab.placement import places_of
+from attnlab.learner import Learner
+from attnlab.parts import make_data, make_heads, make_learner, make_settings
 from attnlab.record import Record
-from attnlab.stages import Stages, describe_device
+from attnlab.stages import Stages, describe_device, started
 from attnlab.trainer import Settings, callbacks, quiet
 
 log = logging.getLogger("attnlab")
-
-
-def make_settings(plan: Plan) -> Settings:
-    return build(plan.full["trainer"], allow=plan.allow, where="trainer")
-
-
-def make_data(plan: Plan) -> ImageData:
-    """The data set of a plan, loaded and checked."""
-    data = build(plan.full["data"], allow=plan.allow, where="data")
-    checked(data.prepare, where="data")()
-    return data
-
-
-def make_learner(plan: Plan, data: ImageData, **hooks: Any) -> Learner:
-    """Network, loss, optimizer and schedule of a plan. The backbone is initialised before its guests, so runs of one seed share it."""
-    full, allow = plan.full, plan.allow
-    seed_all(full["seed"])
-    backbone = checked(build(full["model"], allow=allow, where="model"), where="model")(num_classes=data.num_classes, shape=data.shape)
-    shapes = places_of(backbone, data.shape)
-    placements, penalties = {}, {}
-    for group in ("attention", "regularizer"):
-        for name, entry in build(full[group], allow=allow, where=group).items():
-            if name in placements or name in penalties:
-                raise ConfigError(f"{group}.{name}: another component has this name; rename one")
-            if "penalty" in entry:
-                penalties[name] = entry["penalty"]
-            else:
-                placements[name] = entry
-    network = Network(backbone, placements, shape=data.shape, num_classes=data.num_classes, where="{attention,regularizer}")
-    network.to(memory_format=torch.channels_last)
-    for claim in network.placed.claims:
-        log.info("%s %s %s (%s)", claim.name, claim.how, claim.place, " x ".join(map(str, claim.shape)))
-
-    (feature_shape,) = shapes[FEATURES].outputs if FEATURES in shapes else [(data.num_classes,)]
-    loss = checked(build(full["loss"], allow=allow, where="loss"), where="loss")(data.num_classes, feature_shape[0])
-    if getattr(loss, "needs_fc", False) and not isinstance(network.fc, nn.Linear):
-        raise ConfigError(f"loss {type(loss).__name__} needs a Linear at fc; there is a {type(network.fc).__name__}")
-    return Learner(
-        network,
-        loss,
-        optimizer=checked(build(full["optimizer"], allow=allow, where="optimizer"), where="optimizer"),
-        schedule=checked(build(full["schedule"], allow=allow, where="schedule"), where="schedule"),
-        weight_regularizers=penalties,
-        seed=full["seed"],
-        address=plan.address,
-        **hooks,
-    )
-
-
-def make_heads(plan: Plan, data: ImageData) -> dict[str, Any]:
-    """The OOD heads of a plan; one that asks for the data's `std` (to perturb in pixels) and was given none gets it."""
-    heads = {}
-    for name, node in plan.full["ood"].items():
-        std = {"std": list(data.std)} if "std" in node and node["std"] is None else {}
-        heads[name] = build({**node, **std}, allow=plan.allow, where=f"ood.{name}")
-    return heads
 
 
 def fit(learner: Learner, data: ImageData, settings: Settings, *, plan: Plan, path: Path, resume: bool) -> None:
@@ -121,6 +61,8 @@ def _children(plan: Plan, world: int) -> Iterator[None]:
 def train(plan: Plan) -> float | None:
     """Do what is missing of a plan's run and return its objective. The last line on stdout is the path of its result.json."""
     if plan.full["check"]:
+        from attnlab.trial import try_out
+
         return try_out(plan)
     record = Record.find(outputs(plan), plan.address, plan.label)
     if int(os.environ.get("LOCAL_RANK", 0)) > 0:
@@ -161,20 +103,8 @@ class Run(Stages):
     """One run on its way to its record."""
 
     def __init__(self, plan: Plan, record: Record) -> None:
-        result = {
-            "status": records.RUNNING,
-            "stage": "build",
-            "run_id": record.run_id,
-            "config": plan.full,
-            "overrides": list(plan.overrides),
-            "command": " ".join(["python -m attnlab.train", *plan.overrides]),
-            "seed": plan.full["seed"],
-            "metrics": {},
-            "stage_seconds": {},
-            "versions": records.versions(),
-            "git": records.git_state(),
-            "started": time.time(),
-        }
+        command = " ".join(["python -m attnlab.train", *plan.overrides])
+        result = {"run_id": record.run_id, "command": command, **started(plan)}
         super().__init__(record.folder, result, record.write)
         self.plan, self.record = plan, record
         self.logger: Any = None
@@ -285,94 +215,6 @@ class Run(Stages):
                 self.logger.histogram(f"ood/{head}/{name}", scores)
         for path in sorted((self.folder / "figures").glob("*.png")):
             self.logger.figure(f"figures/{path.stem}", path)
-
-
-class Evaluation(Stages):
-    """The stages after training once more, on a finished run's network; see `attnlab.evaluate`."""
-
-    def __init__(self, plan: Plan, folder: Path, stored: Mapping[str, Any]) -> None:
-        self.plan = plan
-        target = folder / "evaluations" / plan.address
-        result = {
-            **{key: stored[key] for key in ("run_id", "seed", "parameters", "places", "epochs")},
-            "status": records.RUNNING,
-            "config": plan.full,
-            "overrides": list(plan.overrides),
-            "metrics": {},
-            "stage_seconds": {},
-            "versions": records.versions(),
-            "git": records.git_state(),
-            "started": time.time(),
-        }
-        record = Record(target)
-        super().__init__(target, result, record.write)
-        self.path, self.run, self.trained = record.result_path, Record(folder), stored
-
-    def go(self) -> Path:
-        self.settings = make_settings(self.plan)
-        self.settings.apply()
-        self.data = make_data(self.plan)
-        was = self.trained["data"]
-        if list(self.data.shape) != was["shape"] or self.data.num_classes != len(was["classes"]):
-            raise ConfigError(
-                f"data: the run learned {len(was['classes'])} classes of {was['shape']}, this set has {self.data.num_classes} of "
-                f"{list(self.data.shape)}; choose data of the same shape and classes"
-            )
-        learner = make_learner(self.plan, self.data)
-        if not self.run.checkpoint_path.exists():
-            raise ValueError(f"{self.run.checkpoint_path}: is missing, so there is no network to evaluate")
-        address = self.run.run_id.rpartition("-")[2]
-        checkpoint = records.read_checkpoint(self.run.checkpoint_path, address, learner.state_dict())
-        learner.load_state_dict(checkpoint["state_dict"])
-        self.network = learner.network.to(self.settings.device)
-        self.heads = make_heads(self.plan, self.data)
-        self.result |= {"device": describe_device(self.settings.device), "data": self.data.describe()}
-        try:
-            self.after_training()
-        finally:
-            if self.result["status"] != records.FINISHED:
-                self.result["status"] = records.FAILED
-            self.save(self.result)
-        return self.path
-
-
-def try_out(plan: Plan) -> None:
-    """check=true: build everything, take two steps, test and score one batch. Nothing is written."""
-    from attnlab.metrics import classification_metrics
-    from attnlab.ood.bank import evaluate_heads, extract
-
-    settings = make_settings(plan)
-    settings.apply()
-    data = make_data(plan)
-    learner = make_learner(plan, data).to(settings.device)
-    heads = make_heads(plan, data)
-    loader = data.train_loader(settings.device)
-    optimizer = learner.make_optimizer(list(learner.parameters()))
-    learner.make_schedule(total_steps=settings.max_epochs * len(loader), steps_per_epoch=len(loader))(0)
-    learner.train()
-    for x, y in itertools.islice(itertools.chain(loader, loader), 2):
-        with settings.autocast():
-            terms, _ = learner.terms(x, y)
-        total = torch.stack([term.float() for term in terms.values()]).sum()
-        total.backward()
-        optimizer.step()
-        optimizer.zero_grad()
-    values = {name: float(term.detach()) for name, term in terms.items()}
-    if not torch.isfinite(total):
-        raise ValueError(f"the loss is not finite after one step: {values}")
-    log.info("steps ok  %s", "  ".join(f"{name} {value:.4f}" for name, value in values.items()))
-    with settings.autocast():
-        test = list(itertools.islice(data.eval_loader("test", settings.device), 1))
-        bank = extract(learner.network, test)
-        classification_metrics(bank.logits, bank.labels)
-        log.info("test  ok  %d images", len(bank.labels))
-        if heads and data.ood:
-            foreign = {name: list(itertools.islice(data.eval_loader(name, settings.device), 1)) for name in data.ood}
-            _, _, errors = evaluate_heads(learner.network, heads, list(itertools.islice(loader, 16)), test, foreign, test_bank=bank)
-            if errors:
-                raise ValueError("; ".join(f"ood.{name}: {message}" for name, message in errors.items()))
-            log.info("ood   ok  %s on %s", ", ".join(heads), ", ".join(data.ood))
-    log.info("check ok  %s, %s parameters", plan.run_id, f"{sum(p.numel() for p in learner.network.parameters()):,}")
 
 
 def _first_line(error: BaseException) -> str:

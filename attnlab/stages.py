@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from attnlab import record as records
+from attnlab.config import Plan
 from attnlab.data.base import ImageData
 from attnlab.network import Network
 from attnlab.trainer import Settings
@@ -161,6 +162,22 @@ class Stages:
                         if value is not None:
                             store.setdefault(key, []).append(value.detach().float().cpu())
         self.maps, self.rectangles = ({key: torch.cat(parts) for key, parts in store.items()} for store in found.values())
+
+
+def started(plan: Plan) -> dict[str, Any]:
+    """The part of a result that is known before anything is done."""
+    return {
+        "status": records.RUNNING,
+        "stage": "build",
+        "config": plan.full,
+        "overrides": list(plan.overrides),
+        "seed": plan.full["seed"],
+        "metrics": {},
+        "stage_seconds": {},
+        "versions": records.versions(),
+        "git": records.git_state(),
+        "started": time.time(),
+    }
 
 
 def describe_device(device: torch.device) -> str:

@@ -60,11 +60,19 @@ STEPS = 6  # of 16 images in an epoch of 102
 def live(folder: Path, deaths: list, overrides: list[str] = HARD) -> dict:
     words = [*overrides, f"paths.outputs={folder}"]
     done = subprocess.run(
-        [sys.executable, "-c", DRIVER, json.dumps([words, deaths])], capture_output=True, text=True, timeout=400, cwd=Path(__file__).parents[1]
+        [sys.executable, "-c", DRIVER, json.dumps([words, deaths])],
+        capture_output=True,
+        text=True,
+        timeout=400,
+        cwd=Path(__file__).parents[1],
     )
     assert done.returncode == 0, done.stderr[-3000:]
     (result,) = folder.glob("runs/*/result.json")
-    return {"result": json.loads(result.read_text()), "ckpt": torch.load(result.parent / "last.ckpt", weights_only=True), "log": (result.parent / "train.log").read_text()}
+    return {
+        "result": json.loads(result.read_text()),
+        "ckpt": torch.load(result.parent / "last.ckpt", weights_only=True),
+        "log": (result.parent / "train.log").read_text(),
+    }
 
 
 def plain(history: list[dict]) -> list[dict]:
@@ -174,7 +182,9 @@ def test_a_second_process_says_whom_it_waits_for(tmp_path: Path, caplog: pytest.
 
     monkeypatch.setattr(record.log, "propagate", True)
     folder = tmp_path / "runs" / "x-0a1b2c3d"
-    other = subprocess.Popen([sys.executable, "-c", LOCKER, str(folder), "2"], stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parents[1])
+    other = subprocess.Popen(
+        [sys.executable, "-c", LOCKER, str(folder), "2"], stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parents[1]
+    )
     assert other.stdout is not None and other.stdout.readline() == "locked\n"
     with caplog.at_level("INFO", logger="attnlab"), record.Record(folder).lock():
         assert other.poll() is not None or other.wait(5) == 0

@@ -42,7 +42,7 @@ def test_a_package_from_outside(tmp_path: Path) -> None:
         "logger=none",
         f"paths.outputs={tmp_path}/outputs",
     ]
-    code = f"import sys, runpy; sys.path.insert(0, {str(tmp_path)!r}); sys.argv[0] = 'train'; runpy.run_module('attnlab.train', run_name='__main__')"
+    code = f"import sys, runpy; sys.path.insert(0, {str(tmp_path)!r}); runpy.run_module('attnlab.train', run_name='__main__')"
     root = Path(__file__).parents[1]
     done = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True, timeout=120, cwd=root)
     assert done.returncode == 0, done.stderr

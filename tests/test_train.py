@@ -12,7 +12,8 @@ from tests.conftest import POINTS, TINY
 
 ROOT = Path(__file__).parents[1]
 FIELDS = (
-    "status run_id config overrides seed metrics places parameters images_per_second seconds epochs versions git device data precision command"
+    "status run_id config overrides command seed metrics places parameters images_per_second seconds epochs "
+    "versions git device precision data"
 ).split()
 
 
@@ -21,7 +22,15 @@ def cli(*words: str, module: str = "attnlab.train") -> subprocess.CompletedProce
 
 
 def test_the_record_of_a_run(run) -> None:
-    result = run("attention=rect", "data=cluttered_digits", "data.num_train=64", "data.num_test=40", "data.limit=null", "ood=[msp,knn]", "data.val=0.2")
+    result = run(
+        "attention=rect",
+        "data=cluttered_digits",
+        "data.num_train=64",
+        "data.num_test=40",
+        "data.limit=null",
+        "ood=[msp,knn]",
+        "data.val=0.2",
+    )
     assert [field for field in FIELDS if field not in result] == []
     assert result["status"] == "finished" and result["epochs"] == 2 and result["seed"] == 0
     assert result["places"] == {"rect@layer2": "after"}
@@ -121,7 +130,14 @@ def test_wandb_offline_holds_the_run(run) -> None:
 def test_two_processes_train_one_run(tmp_path: Path) -> None:
     """trainer=ddp over gloo: gradients averaged over both halves of every batch, one record."""
     words = [word for word in TINY if not word.startswith(("trainer.accelerator", "data.batch_size"))]
-    words += ["trainer=ddp", "trainer.accelerator=cpu", "data.batch_size=8", f"paths.outputs={tmp_path}", "loss=large_margin", "attention=rect"]
+    words += [
+        "trainer=ddp",
+        "trainer.accelerator=cpu",
+        "data.batch_size=8",
+        f"paths.outputs={tmp_path}",
+        "loss=large_margin",
+        "attention=rect",
+    ]
     done = cli(*words)
     assert done.returncode == 0, done.stderr
     (path,) = tmp_path.glob("runs/*/result.json")

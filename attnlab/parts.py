@@ -1,0 +1,73 @@
+"""Parts: what a plan builds: settings, data, learner (network, loss, optimizer, schedule) and OOD heads."""
+
+import logging
+from typing import Any
+
+import torch
+from torch import nn
+
+from attnlab.build import ConfigError, build, checked
+from attnlab.config import Plan
+from attnlab.data.base import ImageData
+from attnlab.learner import Learner, seed_all
+from attnlab.network import FEATURES, Network
+from attnlab.placement import places_of
+from attnlab.trainer import Settings
+
+log = logging.getLogger("attnlab")
+
+
+def make_settings(plan: Plan) -> Settings:
+    return build(plan.full["trainer"], allow=plan.allow, where="trainer")
+
+
+def make_data(plan: Plan) -> ImageData:
+    """The data set of a plan, loaded and checked."""
+    data = build(plan.full["data"], allow=plan.allow, where="data")
+    checked(data.prepare, where="data")()
+    return data
+
+
+def make_learner(plan: Plan, data: ImageData, **hooks: Any) -> Learner:
+    """Network, loss, optimizer and schedule of a plan. The backbone is initialised before its guests, so runs of one seed share it."""
+    full, allow = plan.full, plan.allow
+    seed_all(full["seed"])
+    backbone = checked(build(full["model"], allow=allow, where="model"), where="model")(num_classes=data.num_classes, shape=data.shape)
+    shapes = places_of(backbone, data.shape)
+    placements, penalties = {}, {}
+    for group in ("attention", "regularizer"):
+        for name, entry in build(full[group], allow=allow, where=group).items():
+            if name in placements or name in penalties:
+                raise ConfigError(f"{group}.{name}: another component has this name; rename one")
+            if "penalty" in entry:
+                penalties[name] = entry["penalty"]
+            else:
+                placements[name] = entry
+    network = Network(backbone, placements, shape=data.shape, num_classes=data.num_classes, where="{attention,regularizer}")
+    network.to(memory_format=torch.channels_last)
+    for claim in network.placed.claims:
+        log.info("%s %s %s (%s)", claim.name, claim.how, claim.place, " x ".join(map(str, claim.shape)))
+
+    (feature_shape,) = shapes[FEATURES].outputs if FEATURES in shapes else [(data.num_classes,)]
+    loss = checked(build(full["loss"], allow=allow, where="loss"), where="loss")(data.num_classes, feature_shape[0])
+    if getattr(loss, "needs_fc", False) and not isinstance(network.fc, nn.Linear):
+        raise ConfigError(f"loss {type(loss).__name__} needs a Linear at fc; there is a {type(network.fc).__name__}")
+    return Learner(
+        network,
+        loss,
+        optimizer=checked(build(full["optimizer"], allow=allow, where="optimizer"), where="optimizer"),
+        schedule=checked(build(full["schedule"], allow=allow, where="schedule"), where="schedule"),
+        weight_regularizers=penalties,
+        seed=full["seed"],
+        address=plan.address,
+        **hooks,
+    )
+
+
+def make_heads(plan: Plan, data: ImageData) -> dict[str, Any]:
+    """The OOD heads of a plan; one that asks for the data's `std` (to perturb in pixels) and was given none gets it."""
+    heads = {}
+    for name, node in plan.full["ood"].items():
+        std = {"std": list(data.std)} if "std" in node and node["std"] is None else {}
+        heads[name] = build({**node, **std}, allow=plan.allow, where=f"ood.{name}")
+    return heads

@@ -85,7 +85,7 @@ def complete(node: Any, *, allow: Sequence[str] = (), where: str = "") -> tuple[
             continue
         path = _join(where, key)
         if key not in known and not swallows:
-            raise ConfigError(f"unknown key {path}; {nearest(path, [_join(where, name) for name in known])}")
+            raise ConfigError(f"unknown key {path}; {nearest(key, list(known), prefix=path.removesuffix(key))}")
         if isinstance(value, Mapping):
             full[key], short[key] = complete(value, allow=allow, where=path)
             continue

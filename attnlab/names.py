@@ -7,11 +7,12 @@ KEYS = ("at", "how", "reads", "writes", "module")
 HOWS = ("after", "before", "replace")
 
 
-def nearest(word: str, names: Sequence[str], count: int = 5) -> str:
-    """`nearest: a, b`, or the whole list where it is short and nothing is near."""
+def nearest(word: str, names: Sequence[str], count: int = 5, *, prefix: str = "") -> str:
+    """`nearest: a, b`, or the whole list where it is short and nothing is near; each with `prefix` before it."""
     close = difflib.get_close_matches(word, names, n=count, cutoff=0.5)
     tail = [name for name in names if name.rpartition(".")[2] == word.rpartition(".")[2] and name not in close]
     close = (close + tail)[:count]
     if close:
-        return "nearest: " + ", ".join(close)
-    return "known: " + ", ".join([name for name in names if "." not in name][:20] or list(names)[:20])
+        return "nearest: " + ", ".join(prefix + name for name in close)
+    short = [name for name in names if "." not in name][:20] or list(names)[:20]
+    return "known: " + ", ".join(prefix + name for name in short)

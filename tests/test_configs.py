@@ -18,10 +18,9 @@ NEEDS = {
     "model=cnn3": ["data.size=28"],
     "model=mlp2d": ["data=two_moons"],
     "model=timm": ["model.name=test_resnet"],
-    "model=vgg_ltpa": ["model.width=4", "data.size=32"],
+    "model=vgg_ltpa": ["data.size=32"],
     "model=vgg_bn_drop": ["data.size=32"],
     "model=vgg16": ["data.size=32"],
-    "model=wrn28_10": ["model.width=16"],
     "data=two_moons": ["model=mlp2d"],
     "loss=large_margin": [*NARROW, "model.bottleneck=8"],
     "trainer=ddp": [*NARROW, "trainer.devices=1"],
@@ -34,8 +33,10 @@ def cases() -> list[str]:
 
 
 def overrides(case: str) -> list[str]:
-    group = case.partition("=")[0]
+    group, _, choice = case.partition("=")
     needs = NEEDS.get(case, LTPA if case.startswith("attention=ltpa") else [] if group == "model" else NARROW)
+    if group == "model" and "width" in yaml.safe_load((config_dir() / "model" / f"{choice}.yaml").read_text()):
+        needs = [*needs, "model.width=16"]
     taken = {text.partition("=")[0] for text in needs} | {group}
     small = [text for text in SMALL if text.partition("=")[0] not in taken]
     return [*small, *needs, case]

@@ -32,14 +32,14 @@ BAD_CONFIGS = {
     "attention.rect.at=layer4": r"attention\.rect\.at: rect is not chosen \(attention=none\); attention=rect chooses it",
     "regularizer.maxdrop.module.drop=1": r"maxdrop is not chosen .*maxdropout",
     "attention=rect attention.rect.sharpness=3": r"unknown key attention\.rect\.sharpness; nearest: attention\.rect\.module\.sharpness",
-    "attention=rect attention.rect.module.sharpnes=3": r"unknown key attention\.rect\.module\.sharpnes; nearest: .*module\.sharpness",
+    "attention=rect attention.rect.module.sharpnes=3": r"attention\.rect\.module\.sharpnes; nearest: .*module\.sharpness",
     "attention=rect attention.rect.module.predictor=grit": r"predictor=grit: must be one of grid, moments",
     "attention=rect attention.rect.how=around": r"attention\.rect\.how=around: must be one of after, before, replace",
     "attention=rect attention.rect.att=layer3": r"unknown key attention\.rect\.att; nearest: at",
     "ood=mps": r"ood=mps: there is no such ood; nearest: msp",
     "ood.knn.kk=3": r"unknown key ood\.knn\.kk",
     "loss=large_margin regularizer=mixup": r"regularizer=mixup makes soft labels, which loss LargeMarginLoss cannot take; use loss=ce",
-    "loss=large_margin model=vgg_ltpa attention=ltpa_att2": r"loss LargeMarginLoss needs the Linear at fc, which attention=ltpa_att2 replaces",
+    "loss=large_margin model=vgg_ltpa attention=ltpa_att2": r"LargeMarginLoss needs the Linear at fc, which attention=ltpa_att2 replaces",
     "seed=-1": r"seed=-1: must be 0 or more",
     "seed=one": r"seed=one: must be a whole number",
     "force=maybe": r"force=maybe: must be true or false",
@@ -70,7 +70,7 @@ BAD_BUILDS = {
     "trainer.max_epochs=0": r"trainer: max_epochs must be at least 1, got 0",
     "trainer.devices=2": r"trainer: devices=2 needs strategy=ddp",
     "trainer.accelerator=gpu": r"PyTorch sees no GPU here; use trainer=auto",
-    "data.val=1.5": r"data\.val is a fraction",
+    "data.val=1.5": r"data: val is a fraction",
     "data.batch_size=5000": r"data\.batch_size=5000 is more than",
     "data.ood=[nowhere]": r"nowhere",
     "data=parquet data.path=/no/such/folder": r"/no/such/folder",
@@ -204,7 +204,7 @@ def test_a_changed_default_is_not_passed_off_as_the_same_run(run) -> None:
     result = json.loads(path.read_text())
     result["config"]["data"]["crop"] = 7
     path.write_text(json.dumps(result))
-    with pytest.raises(ConfigError, match=r"other defaults \(data\.crop was 7, is 2\); force=true runs afresh"):
+    with pytest.raises(ConfigError, match=r"other defaults \(data\.crop was 7, is 1\); force=true runs afresh"):
         run()
 
 

@@ -11,10 +11,8 @@ import torch
 from tests.conftest import POINTS, TINY
 
 ROOT = Path(__file__).parents[1]
-FIELDS = (
-    "status run_id config overrides command seed metrics places parameters images_per_second seconds epochs "
-    "versions git device precision data"
-).split()
+IDENTITY = ["status", "run_id", "config", "overrides", "command", "seed", "versions", "git", "device", "precision", "data"]
+FIELDS = [*IDENTITY, "metrics", "places", "parameters", "images_per_second", "seconds", "epochs"]
 
 
 def cli(*words: str, module: str = "attnlab.train") -> subprocess.CompletedProcess:

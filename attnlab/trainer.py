@@ -39,7 +39,7 @@ class Settings:
 
     NOT_IDENTITY = ("checkpoint_seconds", "progress", "threads", "val_every")
 
-    max_epochs: int = 6
+    max_epochs: int = 4
     accelerator: Literal["auto", "cpu", "gpu"] = "auto"
     devices: int = 1
     strategy: Literal["auto", "ddp"] = "auto"

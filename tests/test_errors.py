@@ -127,7 +127,7 @@ def test_help_is_quick_and_light() -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=Path(__file__).parents[1])
     assert done.stdout.strip() == "[]"
     shown = cli("--help").stdout
-    assert "attention: " in shown and "rect" in shown and "max_epochs: 6" in shown
+    assert "attention: " in shown and "rect" in shown and "max_epochs: 4" in shown
 
 
 BROKEN = {

@@ -9,6 +9,7 @@ torch gives the same numbers to rounding. All is fp64: at alpha 7 distances span
 import ctypes
 import functools
 import logging
+import math
 import os
 import shutil
 import subprocess
@@ -26,20 +27,19 @@ SOURCE = Path(__file__).with_suffix(".c")
 
 @functools.cache
 def compiled() -> ctypes.CDLL | None:
-    """The loops of fermat.c as a library, or None where no C compiler works. `CC` names the compiler, else cc, gcc or clang is taken."""
-    compiler = next(filter(None, map(shutil.which, (os.environ.get("CC", ""), "cc", "gcc", "clang"))), None)
-    if compiler is None:
-        log.info("no C compiler: lens depth runs in plain torch, with the same numbers and several times slower")
-        return None
+    """The loops of fermat.c as a library, or None where no C compiler works: `CC`, cc, gcc and clang are tried."""
+    compilers = filter(None, map(shutil.which, (os.environ.get("CC", ""), "cc", "gcc", "clang")))
     with tempfile.TemporaryDirectory(prefix="attnlab-") as folder:
         library = Path(folder, "fermat.so")
-        for tuning in (["-march=native"], []):
-            try:
+        for compiler in compilers:
+            for tuning in (["-march=native", "-mprefer-vector-width=512"], ["-march=native"], []):
                 command = [compiler, "-O3", "-fno-math-errno", *tuning, "-shared", "-fPIC", str(SOURCE), "-o", str(library)]
-                subprocess.run(command, check=True, capture_output=True, timeout=60)
-                return ctypes.CDLL(str(library))
-            except (OSError, subprocess.SubprocessError) as error:
-                log.info("%s did not compile the loops of lens depth: %s", compiler, error)
+                try:
+                    subprocess.run(command, check=True, capture_output=True, timeout=60)
+                    return ctypes.CDLL(str(library))
+                except (OSError, subprocess.SubprocessError) as error:
+                    log.info("the loops of lens depth were not compiled: %s", error)
+    log.warning("no working C compiler: lens depth runs in plain torch, with the same numbers, some 20 times slower")
     return None
 
 
@@ -71,12 +71,13 @@ def fermat_matrix(points_ND: Tensor, *, alpha: float) -> Tensor:
     """
     points_ND = _points(points_ND)
     inner_NN = _hops(points_ND, points_ND, alpha)
-    if not inner_NN.isfinite().all() or (inner_NN == 0).sum() > (torch.cdist(points_ND, points_ND, p=float("inf")) == 0).sum():
+    zeros, N = int((inner_NN == 0).sum()), len(inner_NN)
+    if not inner_NN.isfinite().all() or (zeros > N and zeros > (torch.cdist(points_ND, points_ND, p=math.inf) == 0).sum()):
         raise ValueError(f"distances to the power {alpha:g} leave fp64: divide the points by a scale, lens depth stays the same")
     if fast(inner_NN.device):
-        loop("shortest", 1, len(inner_NN), inner_NN)
+        loop("shortest", 1, N, inner_NN)
     else:
-        for pivot in range(len(inner_NN)):
+        for pivot in range(N):
             torch.minimum(inner_NN, inner_NN[:, pivot, None] + inner_NN[pivot], out=inner_NN)
     return inner_NN
 
@@ -96,7 +97,8 @@ def fermat_to(inner_NN: Tensor, points_ND: Tensor, queries_PD: Tensor, *, alpha:
     inner_NN = inner_NN.double().contiguous()
     hop_PN = _hops(queries_PD, points_ND, alpha)
     if not fast(hop_PN.device):
-        return torch.cat([_reach(inner_NN, hop_BN) for hop_BN in hop_PN.split(max(1, 2**24 // N))])
+        block = max(1, (2**17 if hop_PN.device.type == "cpu" else 2**24) // N)  # values of a block: a CPU's cache, a GPU's throughput
+        return torch.cat([_reach(inner_NN, hop_BN) for hop_BN in hop_PN.split(block)])
     reached_PN = torch.empty_like(hop_PN)
     loop("reach", len(hop_PN), N, inner_NN, hop_PN, reached_PN)
     return reached_PN
@@ -107,14 +109,15 @@ def _reach(inner_NN: Tensor, hop_PN: Tensor) -> Tensor:
     first_P1, stop_P1 = hop_PN.min(1, keepdim=True)
     reached_PN = first_P1 + inner_NN[stop_P1[:, 0]]
     for _ in range(32):
-        first_P1, stop_P1 = hop_PN.masked_fill(hop_PN >= reached_PN, float("inf")).min(1, keepdim=True)
+        first_P1, stop_P1 = hop_PN.masked_fill(hop_PN >= reached_PN, math.inf).min(1, keepdim=True)
+        if first_P1.isinf().all():
+            return reached_PN
         reached_PN = torch.minimum(reached_PN, first_P1 + inner_NN[stop_P1[:, 0]])  # inf where no stop is useful
     left_P = (hop_PN < reached_PN).any(1)
-    if left_P.any():
-        hop_LN, reached_LN = hop_PN[left_P], reached_PN[left_P]
-        for stop in range(len(inner_NN)):
-            torch.minimum(reached_LN, hop_LN[:, stop, None] + inner_NN[stop], out=reached_LN)
-        reached_PN[left_P] = reached_LN
+    hop_LN, reached_LN = hop_PN[left_P], reached_PN[left_P]
+    for stop in range(len(inner_NN)):
+        torch.minimum(reached_LN, hop_LN[:, stop, None] + inner_NN[stop], out=reached_LN)
+    reached_PN[left_P] = reached_LN
     return reached_PN
 
 
@@ -129,11 +132,11 @@ def _points(points_ND: Tensor) -> Tensor:
 
 def _hops(queries_PD: Tensor, points_ND: Tensor, alpha: float) -> Tensor:
     """|x - q|^alpha, (P, N). From differences, not from norms and products, which cancel: a query on a point must be at distance 0."""
-    if not alpha >= 1:
+    if not 1 <= alpha < math.inf:
         raise ValueError(f"alpha must be at least 1 (1 is the Euclidean distance, the paper takes 7), got {alpha}")
     if not fast(queries_PD.device):
         return torch.cdist(queries_PD, points_ND, compute_mode="donot_use_mm_for_euclid_dist").pow_(alpha)
-    whole, odd = divmod(int(alpha), 2) if alpha == int(alpha) else (1, 0)
+    whole, odd = divmod(int(alpha), 2) if alpha == int(alpha) <= 32 else (1, 0)
     hop_PN = queries_PD.new_empty(len(queries_PD), len(points_ND))
     loop("hops", len(queries_PD), len(points_ND), points_ND.shape[1], whole, odd, queries_PD, points_ND.T.contiguous(), hop_PN)
     return hop_PN if 2 * whole + odd == alpha else hop_PN.pow_(alpha / 2)

@@ -25,7 +25,7 @@ KEYED = (*PLACED, "ood")
 FLAT = ("data", "model", "loss", "optimizer", "schedule", "trainer", "logger")
 
 # what cannot change a run's numbers; a target adds parameters of its own by a class attribute of this name
-NOT_IDENTITY = ("name", "force", "check", "objective", "allow_targets", "paths", "logger")
+NOT_IDENTITY = ("name", "force", "check", "retries", "fail_fast", "objective", "allow_targets", "paths", "logger")
 
 
 @dataclasses.dataclass(kw_only=True)
@@ -36,6 +36,8 @@ class Options:
     name: str | None = None
     force: bool = False
     check: bool = False
+    retries: int = 0
+    fail_fast: bool = False
     objective: str = "test/acc"
     allow_targets: list[str] = dataclasses.field(default_factory=list)
     paths: dict[str, str] = dataclasses.field(default_factory=dict)
@@ -283,15 +285,19 @@ def _top_level() -> list[str]:
 
 
 def main(job: Callable[[Plan], Any], *, config_name: str = "train") -> None:
-    """Run `job(plan)` under Hydra's command line. A user's mistake ends in one line on stderr and exit code 1."""
+    """Run `job(plan)` under Hydra's command line, or with -m a sweep of them. A user's mistake ends in one line on stderr and exit code 1."""
+    from attnlab import launcher
+
+    launcher.die_with_parent()
     import hydra
     from hydra.core.hydra_config import HydraConfig
 
     _console()
+    launcher.register()
     os.environ["HYDRA_FULL_ERROR"] = "1"  # hand errors to us, who print them in one line
     command = list(sys.argv[1:])
     sys.argv[1:] = loosen(command)
-    sweep = bool({"-m", "--multirun"} & set(command))
+    failed: list[Exception] = []
 
     @hydra.main(config_path=str(config_dir().resolve()), config_name=config_name, **hydra_version())
     def entry(cfg: Any) -> Any:
@@ -300,20 +306,19 @@ def main(job: Callable[[Plan], Any], *, config_name: str = "train") -> None:
         try:
             return job(check(cfg, choices=context.runtime.choices, overrides=overrides))
         except Exception as error:
-            if os.getpid() != process:  # a launcher's own process: the launcher wants to know
-                raise
-            failed.append((overrides, error))
-            return None
+            failed.append(error)
 
-    process, failed = os.getpid(), []
     try:
-        entry()
-        if len(failed) == 1 and not sweep:
-            raise failed[0][1]
-        for overrides, error in failed:
-            log.error("failed: %s: %s", " ".join(overrides), _message(error) or repr(error))
-        if failed:
-            _quit(f"{len(failed)} of the sweep's jobs failed; repeat the command to retry them")
+        if {"-m", "--multirun", "hydra.mode=MULTIRUN"} & set(command):
+            from attnlab.sweep import Sweep
+
+            count = Sweep(job).run(entry)
+            if count:
+                _quit(f"{count} of the sweep's jobs failed; repeat the command to retry them")
+        else:
+            entry()
+            if failed:
+                raise failed[0]
     except KeyboardInterrupt:
         _quit("interrupted; the same command goes on from the last checkpoint", code=130)
     except BrokenPipeError:  # the reader of our output left

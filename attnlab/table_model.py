@@ -19,7 +19,7 @@ class Paper:
 
 @dataclass(frozen=True)
 class Metric:
-    """One metric of result.json; shown = scale * (1 - v if complement else v). `direction` says whether more is better, of the SHOWN number."""
+    """One metric of result.json; shown = scale * (1 - v if complement else v). `direction`: whether more is better, of the SHOWN number."""
 
     key: str
     label: str

@@ -1,0 +1,212 @@
+"""python -m attnlab.table table=NAME [action=show|plan|run] [format=text|md|csv|latex|html] [key=value ...]
+
+Shows a paper's table beside what was measured here, lists the runs that are missing, or runs them.
+
+  table=NAME               a file of configs/table, or a path ending in .yaml
+  action=show              what is there (the default)
+  action=plan              what is missing, with commands and an estimate of the time from recorded runs
+  action=run               run what is missing, then show; repeat it to go on after a stop
+  format=text              text, md, csv (full precision), latex or html; else as the ending of out says
+  out=FILE                 write there and not to standard output
+  overrides=[a=b,c=d]      put over every cell: another table, labelled as such
+  rows=[A,B] columns=[C]   only these
+  seeds=[0,1,2]            other seeds than the table's; also range(5)
+  paths.outputs=DIR        where the runs are (outputs)
+  hydra/launcher=NAME      with action=run: basic (one after another), local, joblib, submitit_local, submitit_slurm;
+  hydra.launcher.KEY=...   and its settings
+"""
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from attnlab.build import ConfigError
+from attnlab.config import _console, _message, _quit
+from attnlab.names import nearest
+
+ACTIONS = ("show", "plan", "run")
+ENDINGS = {".txt": "text", ".md": "md", ".csv": "csv", ".tex": "latex", ".html": "html"}
+FORMATS = tuple(ENDINGS.values())
+KEYS = ("table", "action", "format", "out", "overrides", "rows", "columns", "seeds", "paths.outputs", "hydra/launcher")
+
+
+@dataclass(frozen=True)
+class Request:
+    """A command line, read."""
+
+    table: str
+    action: str
+    format: str
+    out: Path | None
+    overrides: tuple[str, ...]
+    rows: tuple[str, ...] | None
+    columns: tuple[str, ...] | None
+    seeds: tuple[int, ...] | None
+    outputs: Path
+    launcher: tuple[str, ...]
+
+
+def read_request(words: Sequence[str]) -> Request:
+    """ConfigError with the nearest names for anything that cannot be meant."""
+    given: dict[str, str] = {}
+    launcher = []
+    for word in words:
+        key, sign, value = word.partition("=")
+        if key == "hydra/launcher" or key.lstrip("+").startswith("hydra.launcher."):
+            launcher.append(word)
+        elif not sign or key not in KEYS:
+            hint = f"overrides=[{word}] puts it over every cell" if sign and "." in key else nearest(key, KEYS)
+            raise ConfigError(f"unknown key {key}; {hint}")
+        elif key in given:
+            raise ConfigError(f"{key} is given twice")
+        else:
+            given[key] = value
+    if "table" not in given:
+        from attnlab.table_spec import table_names
+
+        raise ConfigError(f"table=NAME is required; there are {', '.join(table_names())}")
+    out = Path(given["out"]) if given.get("out") else None
+    ending = ENDINGS.get(out.suffix, "text") if out else "text"
+    action, style = given.get("action", "show"), given.get("format", ending)
+    for key, value, known in (("action", action, ACTIONS), ("format", style, FORMATS)):
+        if value not in known:
+            raise ConfigError(f"{key}={value}: must be one of {', '.join(known)}")
+    return Request(
+        given["table"], action, style, out, tuple(split_list(given.get("overrides", ""))),
+        tuple(split_list(given["rows"])) if "rows" in given else None,
+        tuple(split_list(given["columns"])) if "columns" in given else None,
+        read_seeds(given["seeds"]) if "seeds" in given else None, Path(given.get("paths.outputs", "outputs")), tuple(launcher),
+    )  # fmt: skip
+
+
+def split_list(text: str) -> list[str]:
+    """`[a=b,c=[d,e]]` -> `a=b`, `c=[d,e]`: commas inside brackets or quotes do not part."""
+    if text.startswith("[") and text.endswith("]"):
+        text = text[1:-1]
+    parts, depth, quote = [""], 0, ""
+    for letter in text:
+        if quote:
+            quote = "" if letter == quote else quote
+        elif letter in "'\"":
+            quote = letter
+        elif letter in "[{(":
+            depth += 1
+        elif letter in "]})":
+            depth -= 1
+        if letter == "," and not depth and not quote:
+            parts.append("")
+        else:
+            parts[-1] += letter
+    if depth or quote:
+        raise ConfigError(f"{text}: a bracket or a quote is left open")
+    return [part.strip() for part in parts if part.strip()]
+
+
+def read_seeds(text: str) -> tuple[int, ...]:
+    """`[0,1,2]`, `0,1,2` or `range(3)`."""
+    try:
+        if text.startswith("range(") and text.endswith(")"):
+            seeds = tuple(range(*map(int, text[6:-1].split(","))))
+        else:
+            seeds = tuple(map(int, split_list(text)))
+    except (ValueError, TypeError):
+        seeds = ()
+    if not seeds or min(seeds) < 0 or len(set(seeds)) < len(seeds):
+        raise ConfigError(f"seeds={text}: must be different whole numbers from 0 on, as [0,1,2] or range(3)")
+    return seeds
+
+
+def command_of(words: Sequence[str]) -> str:
+    """The command that shows this table again."""
+    import shlex
+
+    kept = [
+        word for word in words if word.partition("=")[0] not in ("action", "format", "out") and not word.lstrip("+").startswith("hydra")
+    ]
+    return shlex.join(["python", "-m", "attnlab.table", *kept])
+
+
+def main(words: Sequence[str]) -> int:
+    """The command; its exit code: 1 where a run that was started is not finished."""
+    from attnlab.table_fill import fill
+    from attnlab.table_plan import log, plan_text, run, todo
+    from attnlab.table_spec import read_spec
+
+    request = read_request(words)
+    for word in request.overrides:
+        if "=" not in word or word.lstrip("+").partition("=")[0] in ("seed", "paths.outputs"):
+            raise ConfigError(f"overrides: {word!r} is no override of a cell; seeds=[...] and paths.outputs=DIR stand by themselves")
+    spec = read_spec(request.table).only(request.rows, request.columns)
+    about = {"outputs": request.outputs, "overrides": request.overrides, "seeds": request.seeds, "command": command_of(words)}
+    table, cells, records = fill(spec, **about)
+    jobs = todo(table, cells)
+    if request.action == "plan":
+        return _give(plan_text(table, jobs, records, outputs=request.outputs), request.out)
+    failed = 0
+    if request.action == "run" and jobs:
+        log.info("%s: %d runs to do", table.name, len(jobs))
+        failed = run(jobs, outputs=request.outputs, launcher=request.launcher)
+        table, *_ = fill(spec, **about)
+    elif request.action == "run":
+        log.info("%s: nothing to do", table.name)
+    _show(table, request)
+    return int(bool(failed))
+
+
+def _show(table: object, request: Request) -> None:
+    if request.format == "html":
+        from attnlab.report.html import write_html
+
+        path = request.out or request.outputs / "tables" / f"{table.name}.html"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_html(table, path, outputs=request.outputs)
+        print(path, flush=True)
+        return
+    from attnlab.report import table_latex, table_text
+
+    if request.format == "text":
+        import shutil
+
+        color = request.out is None and sys.stdout.isatty()
+        text = table_text.to_text(table, width=shutil.get_terminal_size((100, 24)).columns, color=color)
+    else:
+        text = {"md": table_text.to_markdown, "csv": table_text.to_csv, "latex": table_latex.to_latex}[request.format](table)
+    _give(text, request.out)
+
+
+def _give(text: str, out: Path | None) -> int:
+    """To the file, or to standard output."""
+    if out:
+        from attnlab.record import write_atomic
+
+        print(write_atomic(out, text), flush=True)
+    else:
+        sys.stdout.write(text)
+        sys.stdout.flush()
+    return 0
+
+
+def cli() -> None:
+    """A user's mistake ends in one line on stderr and exit code 1."""
+    words = sys.argv[1:]
+    if not words or {"-h", "--help"} & set(words):
+        from attnlab.table_spec import table_names
+
+        print(f"{__doc__}\nTables: {', '.join(table_names())}")
+        return
+    _console()
+    try:
+        code = main(words)
+    except KeyboardInterrupt:
+        _quit("interrupted; the same command goes on with what is missing", code=130)
+    except Exception as error:
+        text = _message(error)
+        if text is None:  # our own mistake: show where
+            raise
+        _quit(text)
+    sys.exit(code)
+
+
+if __name__ == "__main__":
+    cli()

@@ -7,10 +7,8 @@ import dataclasses
 import hashlib
 import json
 import logging
-import os
 import re
-import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -270,9 +268,11 @@ def explain(error: BaseException) -> str:
         group, _, choice = found[1].rpartition("/")
         if choice and group and not group.startswith("hydra"):
             known = group_choices(group)
-            return f"{group}={choice}: there is no such {group}; {nearest(choice, known)}" if known else f"{group}={choice}: unknown group {group}"
+            near = nearest(choice, known) if known else f"{group} is no group"
+            return f"{group}={choice}: there is no such {group}; {near}"
         options = re.search(r"Available options in '[^']*':(.*?)Config search path", text)
-        return f"{found[1].replace('/', '=', 1) or found[1]}: not found" + (f"; known: {', '.join(options[1].split())}" if options else "")
+        known = f"; known: {', '.join(options[1].split())}" if options else ""
+        return f"{group}={choice}: there is no such choice{known}"
     if found := re.search(r"Could not override '([^']*)'", text):
         return f"unknown key {found[1]}; {nearest(found[1], _top_level())}"
     if found := re.search(r"Could not delete.*?'([^']*)'|Could not delete from config\. '?(\S+?)'? does not exist", text):
@@ -282,98 +282,6 @@ def explain(error: BaseException) -> str:
 
 def _top_level() -> list[str]:
     return [*FLAT, *KEYED, *(field.name for field in dataclasses.fields(Options))]
-
-
-def main(job: Callable[[Plan], Any], *, config_name: str = "train") -> None:
-    """Run `job(plan)` under Hydra's command line, or with -m a sweep of them. A user's mistake ends in one line on stderr and exit code 1."""
-    from attnlab import launcher
-
-    launcher.die_with_parent()
-    import hydra
-    from hydra.core.hydra_config import HydraConfig
-
-    _console()
-    launcher.register()
-    os.environ["HYDRA_FULL_ERROR"] = "1"  # hand errors to us, who print them in one line
-    command = list(sys.argv[1:])
-    sys.argv[1:] = loosen(command)
-    failed: list[Exception] = []
-
-    @hydra.main(config_path=str(config_dir().resolve()), config_name=config_name, **hydra_version())
-    def entry(cfg: Any) -> Any:
-        context = HydraConfig.get()
-        overrides = [text.lstrip("+") for text in context.overrides.task]
-        try:
-            return job(check(cfg, choices=context.runtime.choices, overrides=overrides))
-        except Exception as error:
-            failed.append(error)
-
-    try:
-        if {"-m", "--multirun", "hydra.mode=MULTIRUN"} & set(command):
-            from attnlab.sweep import Sweep
-
-            count = Sweep(job).run(entry)
-            if count:
-                _quit(f"{count} of the sweep's jobs failed; repeat the command to retry them")
-        else:
-            entry()
-            if failed:
-                raise failed[0]
-    except KeyboardInterrupt:
-        _quit("interrupted; the same command goes on from the last checkpoint", code=130)
-    except BrokenPipeError:  # the reader of our output left
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(1)
-    except Exception as error:
-        text = _message(error)
-        if text is None:  # our own mistake: show where
-            raise
-        _quit(text)
-
-
-def _message(error: BaseException) -> str | None:
-    """One line for a user's mistake; None for ours."""
-    from hydra.errors import HydraException
-    from omegaconf.errors import OmegaConfBaseException
-
-    if isinstance(error, HydraException | OmegaConfBaseException):
-        return explain(error)
-    if isinstance(error, OSError) and error.errno:
-        return describe_os_error(error)
-    if isinstance(error, ValueError | OSError | RuntimeError):
-        return str(error)
-    return None
-
-
-def describe_os_error(error: OSError) -> str:
-    import errno
-
-    name = f" ({error.filename})" if error.filename else ""
-    remedy = {
-        errno.ENOSPC: "the disk is full; free some space and repeat the command: what was finished is kept",
-        errno.EDQUOT: "the disk quota is used up; free some space and repeat the command: what was finished is kept",
-        errno.EROFS: "the folder is read-only; choose another with paths.outputs=FOLDER",
-        errno.EACCES: "no permission; choose another folder with paths.outputs=FOLDER",
-        errno.EPERM: "no permission; choose another folder with paths.outputs=FOLDER",
-    }.get(error.errno)
-    return f"{remedy}{name}" if remedy else f"{error.strerror or error}{name}"
-
-
-def _console() -> None:
-    """Our messages go to stderr as plain lines; stdout is for the path of the record alone."""
-    if not log.handlers:
-        handler = logging.StreamHandler()
-        handler.setFormatter(logging.Formatter("%(message)s"))
-        handler.setLevel(logging.INFO)
-        log.addHandler(handler)
-    log.setLevel(logging.DEBUG)
-    log.propagate = False
-
-
-def _quit(message: str, *, code: int = 1) -> None:
-    sys.stderr.write(f"attnlab: {' '.join(message.split())}\n")
-    sys.stderr.flush()
-    sys.exit(code)
 
 
 def outputs(plan: Plan) -> Path:

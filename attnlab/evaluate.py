@@ -8,7 +8,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from attnlab.config import FLAT, KEYED, Plan, _console, _quit, compose, describe_os_error
+from attnlab.config import FLAT, KEYED, Plan, compose
+from attnlab.terminal import console, describe_os_error, leave
 
 FREE = ("data", "ood", "trainer", "logger", "paths", "name", "force", "check", "objective")
 HELP = f"""{__doc__}
@@ -58,18 +59,18 @@ def main() -> None:
     if not words or {"-h", "--help"} & set(words):
         print(HELP)
         return
-    _console()
+    console()
     runs = [word.removeprefix("run=") for word in words if word.startswith("run=")]
     if len(runs) != 1:
-        _quit("give one run=FOLDER, the folder of a finished run")
+        leave("give one run=FOLDER, the folder of a finished run")
     try:
         path = evaluate(Path(runs[0]), [word for word in words if not word.startswith("run=")])
     except ValueError as error:
-        _quit(str(error))
+        leave(str(error))
     except OSError as error:
-        _quit(describe_os_error(error))
+        leave(describe_os_error(error))
     except KeyboardInterrupt:
-        _quit("interrupted", code=130)
+        leave("interrupted", code=130)
     print(path, flush=True)
 
 

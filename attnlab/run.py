@@ -47,8 +47,8 @@ def fit(learner: Learner, data: ImageData, settings: Settings, *, plan: Plan, pa
 def _children(plan: Plan, world: int) -> Iterator[None]:
     """Lightning starts the other processes of ddp by our command line: in a sweep it must be this job's, not the sweep's."""
     argv, environment = list(sys.argv), dict(os.environ)
-    if world > 1:
-        sys.argv[1:] = loosen(plan.overrides)
+    if world > 1 and {"-m", "--multirun"} & set(argv):
+        sys.argv[1:] = [*(word for word in argv if word.startswith("hydra.searchpath=")), *loosen(plan.overrides)]
     try:
         yield
     finally:

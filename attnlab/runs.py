@@ -12,12 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from attnlab.config import FLAT, KEYED, _console, _quit, describe_os_error
+from attnlab.config import FLAT, KEYED
 from attnlab.names import nearest
 from attnlab.record import FAILED, FINISHED, INTERRUPTED, RUNNING
 from attnlab.report.board import read_rows
-from attnlab.table_records import BROKEN, MISSING, Found, Records
-from attnlab.table_records import _locked as is_locked
+from attnlab.table_records import BROKEN, MISSING, Found, Records, is_locked
+from attnlab.terminal import console, describe_os_error, leave
 
 HELP = f"""{__doc__}
 
@@ -367,7 +367,7 @@ def main() -> None:
     if {"-h", "--help"} & set(words):
         print(HELP)
         return
-    _console()
+    console()
     try:
         run_command(words)
         sys.stdout.flush()
@@ -375,11 +375,11 @@ def main() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
     except ValueError as error:
-        _quit(str(error))
+        leave(str(error))
     except OSError as error:
-        _quit(describe_os_error(error))
+        leave(describe_os_error(error))
     except KeyboardInterrupt:
-        _quit("interrupted", code=130)
+        leave("interrupted", code=130)
 
 
 if __name__ == "__main__":

@@ -22,8 +22,9 @@ from pathlib import Path
 from typing import Any
 
 from attnlab.build import ConfigError, build, complete
-from attnlab.config import Plan, _console, _job, _message, check, config_dir, hydra_version, loosen, outputs
+from attnlab.config import Plan, _job, check, config_dir, hydra_version, loosen, outputs
 from attnlab.record import FINISHED, Record, changed_defaults, write_atomic
+from attnlab.terminal import console, message
 
 log = logging.getLogger("attnlab")
 
@@ -126,7 +127,7 @@ class Task:
         from hydra.core.hydra_config import HydraConfig
 
         assert self.journal is not None
-        _console()
+        console()
         context = HydraConfig.get()
         job = Job(tuple(context.overrides.task), number=context.job.num, started=time.time())
         start = job.started
@@ -167,7 +168,7 @@ def record_of(plan: Plan) -> Record:
 
 
 def first_line(error: BaseException) -> str:
-    text = _message(error)
+    text = message(error)
     if text is None:
         text = f"{type(error).__name__}: {error}"
     lines = text.strip().splitlines()
@@ -400,7 +401,7 @@ def launch(jobs: Sequence[Sequence[str]], *, options: Sequence[str] = (), job: C
 
     from attnlab import launcher, train
 
-    _console()
+    console()
     launcher.register()
     GlobalHydra.instance().clear()
     sweep = Sweep(job or train.job)

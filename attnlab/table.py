@@ -12,6 +12,7 @@ Shows a paper's table beside what was measured here, lists the runs that are mis
   rows=[A,B] columns=[C]   only these
   seeds=[0,1,2]            other seeds than the table's; also range(5)
   paths.outputs=DIR        where the runs are (outputs)
+  wandb=true               log the table and its runs to W&B, offline where there are no credentials
   hydra/launcher=NAME      with action=run: basic (one after another), local, joblib, submitit_local, submitit_slurm;
   hydra.launcher.KEY=...   and its settings
 """
@@ -22,13 +23,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from attnlab.build import ConfigError
-from attnlab.config import _console, _message, _quit
 from attnlab.names import nearest
+from attnlab.terminal import console, leave, message
 
 ACTIONS = ("show", "plan", "run")
 ENDINGS = {".txt": "text", ".md": "md", ".csv": "csv", ".tex": "latex", ".html": "html"}
 FORMATS = tuple(ENDINGS.values())
-KEYS = ("table", "action", "format", "out", "overrides", "rows", "columns", "seeds", "paths.outputs", "hydra/launcher")
+KEYS = ("table", "action", "format", "out", "overrides", "rows", "columns", "seeds", "paths.outputs", "hydra/launcher", "wandb")
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,7 @@ class Request:
     seeds: tuple[int, ...] | None
     outputs: Path
     launcher: tuple[str, ...]
+    wandb: bool = False
 
 
 def read_request(words: Sequence[str]) -> Request:
@@ -69,14 +71,16 @@ def read_request(words: Sequence[str]) -> Request:
     out = Path(given["out"]) if given.get("out") else None
     ending = ENDINGS.get(out.suffix, "text") if out else "text"
     action, style = given.get("action", "show"), given.get("format", ending)
-    for key, value, known in (("action", action, ACTIONS), ("format", style, FORMATS)):
+    wandb = given.get("wandb", "false")
+    for key, value, known in (("action", action, ACTIONS), ("format", style, FORMATS), ("wandb", wandb, ("true", "false"))):
         if value not in known:
             raise ConfigError(f"{key}={value}: must be one of {', '.join(known)}")
     return Request(
         given["table"], action, style, out, tuple(split_list(given.get("overrides", ""))),
         tuple(split_list(given["rows"])) if "rows" in given else None,
         tuple(split_list(given["columns"])) if "columns" in given else None,
-        read_seeds(given["seeds"]) if "seeds" in given else None, Path(given.get("paths.outputs", "outputs")), tuple(launcher),
+        read_seeds(given["seeds"]) if "seeds" in given else None, Path(given.get("paths.outputs", "outputs")),
+        tuple(launcher), wandb == "true",
     )  # fmt: skip
 
 
@@ -121,9 +125,8 @@ def command_of(words: Sequence[str]) -> str:
     """The command that shows this table again."""
     import shlex
 
-    kept = [
-        word for word in words if word.partition("=")[0] not in ("action", "format", "out") and not word.lstrip("+").startswith("hydra")
-    ]
+    passing = ("action", "format", "out", "wandb")
+    kept = [word for word in words if word.partition("=")[0] not in passing and not word.lstrip("+").startswith("hydra")]
     return shlex.join(["python", "-m", "attnlab.table", *kept])
 
 
@@ -150,6 +153,10 @@ def main(words: Sequence[str]) -> int:
         table, *_ = fill(spec, **about)
     elif request.action == "run":
         log.info("%s: nothing to do", table.name)
+    if request.wandb:
+        from attnlab.report.wandb_review import log_table
+
+        log_table(table, outputs=request.outputs)
     _show(table, request)
     return int(bool(failed))
 
@@ -195,16 +202,16 @@ def cli() -> None:
 
         print(f"{__doc__}\nTables: {', '.join(table_names())}")
         return
-    _console()
+    console()
     try:
         code = main(words)
     except KeyboardInterrupt:
-        _quit("interrupted; the same command goes on with what is missing", code=130)
+        leave("interrupted; the same command goes on with what is missing", code=130)
     except Exception as error:
-        text = _message(error)
+        text = message(error)
         if text is None:  # our own mistake: show where
             raise
-        _quit(text)
+        leave(text)
     sys.exit(code)
 
 

@@ -51,7 +51,7 @@ class Records:
         found = _read(folder)
         if found.status == FINISHED:
             return found
-        if _locked(self.runs / ".locks" / f"{folder.name.rpartition('-')[2]}.lock"):
+        if is_locked(self.runs / ".locks" / f"{folder.name.rpartition('-')[2]}.lock"):
             return replace(found, status=RUNNING)  # also one that failed before and is at work again
         return replace(found, status=INTERRUPTED) if found.status == RUNNING else found
 
@@ -76,7 +76,7 @@ def _read(folder: Path) -> Found:
     return Found(result["status"], folder, result, str(message) if message else None)
 
 
-def _locked(path: Path) -> bool:
+def is_locked(path: Path) -> bool:
     """Whether a process holds the lock, without making one. Where the system cannot tell: no."""
     try:
         import fcntl

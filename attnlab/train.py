@@ -1,6 +1,7 @@
 """`python -m attnlab.train [group=choice ...] [key=value ...]`: one run, or with -m a sweep. `--help` lists groups and keys."""
 
-from attnlab.config import Plan, main
+from attnlab.cli import main
+from attnlab.config import Plan
 
 
 def job(plan: Plan) -> float | None:

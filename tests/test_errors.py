@@ -210,7 +210,7 @@ def test_a_changed_default_is_not_passed_off_as_the_same_run(run) -> None:
 
 def test_a_full_disk(run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     from attnlab import record
-    from attnlab.config import describe_os_error
+    from attnlab.terminal import describe_os_error
 
     replace = os.replace
 
@@ -231,7 +231,7 @@ def test_a_full_disk(run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> No
 
 @pytest.mark.parametrize("code", [errno.EROFS, errno.EACCES])
 def test_a_folder_that_cannot_be_written(code: int, run, monkeypatch: pytest.MonkeyPatch) -> None:
-    from attnlab.config import describe_os_error
+    from attnlab.terminal import describe_os_error
 
     def refuse(self: Path, *args, **kwargs) -> None:
         raise OSError(code, os.strerror(code), str(self))

@@ -1,7 +1,6 @@
 """The loggers: what lands in W&B's offline file and in TensorBoard's event files, and that a broken W&B never stops a run."""
 
 import inspect
-import json
 import logging
 import math
 import os

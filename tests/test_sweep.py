@@ -15,7 +15,8 @@ import pytest
 
 from attnlab import launcher, sweep
 from attnlab.build import ConfigError
-from attnlab.config import Plan, compose, main
+from attnlab.cli import main
+from attnlab.config import Plan, compose
 from attnlab.record import Record
 from attnlab.report import board
 

@@ -1,0 +1,52 @@
+"""Terminal: what a person sees of an error: one line for a mistake of theirs, a traceback for one of ours."""
+
+import errno
+import logging
+import sys
+
+from attnlab.config import explain
+
+log = logging.getLogger("attnlab")
+
+
+def console() -> None:
+    """Our messages go to stderr as plain lines; stdout is for the path of the record alone."""
+    if not log.handlers:
+        handler = logging.StreamHandler()
+        handler.setFormatter(logging.Formatter("%(message)s"))
+        handler.setLevel(logging.INFO)
+        log.addHandler(handler)
+    log.setLevel(logging.DEBUG)
+    log.propagate = False
+
+
+def leave(text: str, *, code: int = 1) -> None:
+    sys.stderr.write(f"attnlab: {' '.join(text.split())}\n")
+    sys.stderr.flush()
+    sys.exit(code)
+
+
+def message(error: BaseException) -> str | None:
+    """One line for a user's mistake; None for ours."""
+    from hydra.errors import HydraException
+    from omegaconf.errors import OmegaConfBaseException
+
+    if isinstance(error, HydraException | OmegaConfBaseException):
+        return explain(error)
+    if isinstance(error, OSError) and error.errno:
+        return describe_os_error(error)
+    if isinstance(error, ValueError | OSError | RuntimeError):
+        return str(error)
+    return None
+
+
+def describe_os_error(error: OSError) -> str:
+    name = f" ({error.filename})" if error.filename else ""
+    remedy = {
+        errno.ENOSPC: "the disk is full; free some space and repeat the command: what was finished is kept",
+        errno.EDQUOT: "the disk quota is used up; free some space and repeat the command: what was finished is kept",
+        errno.EROFS: "the folder is read-only; choose another with paths.outputs=FOLDER",
+        errno.EACCES: "no permission; choose another folder with paths.outputs=FOLDER",
+        errno.EPERM: "no permission; choose another folder with paths.outputs=FOLDER",
+    }.get(error.errno)
+    return f"{remedy}{name}" if remedy else f"{error.strerror or error}{name}"

@@ -42,6 +42,7 @@ class Digits(ImageData):
 
     name: ClassVar[str] = "digits"
 
+    batch_size: int = 64
     size: int = 16
     test: float = 0.2
     holdout: tuple[int, ...] = ()

@@ -22,8 +22,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from attnlab import record
+from attnlab.finished import record_of
 from attnlab.report import board
-from attnlab.sweep import DONE, FAILED, INTERRUPTED, RESUMED, Job, record_of
+from attnlab.sweep import DONE, FAILED, INTERRUPTED, RESUMED, Job
 
 PARENT = "ATTNLAB_PARENT"  # process that a job must not outlive
 

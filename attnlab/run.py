@@ -4,7 +4,7 @@ import contextlib
 import logging
 import os
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +12,9 @@ import torch
 
 from attnlab import record as records
 from attnlab.build import ConfigError, build
-from attnlab.config import Plan, loosen, outputs
+from attnlab.config import Plan, loosen
 from attnlab.data.base import ImageData
+from attnlab.finished import record_of, skip, tell
 from attnlab.learner import Learner
 from attnlab.parts import make_data, make_heads, make_learner, make_settings
 from attnlab.record import Record
@@ -64,17 +65,14 @@ def train(plan: Plan) -> float | None:
         from attnlab.trial import try_out
 
         return try_out(plan)
-    record = Record.find(outputs(plan), plan.address, plan.label)
+    record = record_of(plan)
     if int(os.environ.get("LOCAL_RANK", 0)) > 0:
         return _worker(plan, record)
     with record.lock():
-        stored = record.result()
-        if stored and stored["status"] == records.FINISHED and not plan.full["force"]:
-            changed = [text for text in records.changed_defaults(stored["config"], plan.full) if not text.startswith(plan.ignored)]
-            if changed:
-                raise ConfigError(f"{record.result_path} was made with other defaults ({'; '.join(changed[:3])}); force=true runs afresh")
-            log.info("%s: finished before; nothing to do (force=true runs afresh)", record.run_id)
-            return _tell(record, stored, plan)
+        record.result()  # what cannot be trusted is set aside, and says so
+        done, objective = skip(plan)
+        if done:
+            return objective
         if plan.full["force"] and record.folder.exists():
             log.info("force=true: the old record is kept in %s", record.keep_beside())
         with record.logfile():
@@ -86,17 +84,6 @@ def _worker(plan: Plan, record: Record) -> None:
     path = record.checkpoint_path
     data = make_data(plan)
     fit(make_learner(plan, data), data, make_settings(plan), plan=plan, path=path, resume=path.exists())
-
-
-def _tell(record: Record, result: Mapping[str, Any], plan: Plan) -> float | None:
-    """The summary on stderr, the path on stdout."""
-    metrics = result["metrics"]
-    shown = [key for key in metrics if key.startswith(("test/", "loc/")) or key.endswith("/auroc")]
-    width = max(map(len, shown), default=0)
-    for key in shown:
-        log.info("  %-*s %s", width, key, "none" if metrics[key] is None else f"{metrics[key]:.4f}")
-    print(record.result_path, flush=True)
-    return metrics.get(plan.full["objective"])
 
 
 class Run(Stages):
@@ -134,7 +121,7 @@ class Run(Stages):
         log.info("%s: finished in %.0f s", self.record.run_id, self.result["finished"] - self.result["started"])
         if self.logger and self.logger.hint:
             log.info("%s", self.logger.hint)
-        return _tell(self.record, self.result, self.plan)
+        return tell(self.record, self.result, self.plan)
 
     def end(self, status: str) -> None:
         self.result["status"] = status

@@ -22,35 +22,14 @@ from pathlib import Path
 from typing import Any
 
 from attnlab.build import ConfigError, build, complete
-from attnlab.config import Plan, _job, check, config_dir, hydra_version, loosen, outputs
-from attnlab.record import FINISHED, Record, changed_defaults, write_atomic
+from attnlab.config import Plan, _job, check, config_dir, hydra_version, loosen
+from attnlab.finished import finished, record_of
+from attnlab.record import write_atomic
 from attnlab.terminal import console, message
 
 log = logging.getLogger("attnlab")
 
 DONE, RESUMED, SKIPPED, FAILED, INTERRUPTED = "done", "resumed", "skipped", "failed", "interrupted"
-
-
-def finished(plan: Plan) -> tuple[Record, dict[str, Any]] | None:
-    """The record of a plan whose run is finished and need not be made again, and its result. Reads without a lock and writes nothing.
-
-    A result that cannot be trusted is left to the job, which says what is wrong with it. ConfigError: the run was made with other defaults.
-    """
-    if plan.full["force"] or plan.full["check"]:
-        return None
-    record = Record.find(outputs(plan), plan.address, plan.label)
-    try:
-        stored = json.loads(record.result_path.read_text())
-    except (OSError, ValueError):
-        return None
-    if not isinstance(stored, dict) or stored.get("status") != FINISHED or not isinstance(stored.get("metrics"), dict):
-        return None
-    if str(stored.get("run_id")).rpartition("-")[2] != plan.address or not isinstance(stored.get("config"), dict):
-        return None
-    changed = [text for text in changed_defaults(stored["config"], plan.full) if not text.startswith(plan.ignored)]
-    if changed:
-        raise ConfigError(f"{record.result_path} was made with other defaults ({'; '.join(changed[:3])}); force=true runs afresh")
-    return record, stored
 
 
 @dataclasses.dataclass
@@ -161,10 +140,6 @@ class Task:
                     raise
                 log.error("%s: %s; trying it again", plan.run_id, first_line(error))
             gc.collect()
-
-
-def record_of(plan: Plan) -> Record:
-    return Record.find(outputs(plan), plan.address, plan.label)
 
 
 def first_line(error: BaseException) -> str:

@@ -5,7 +5,12 @@ from attnlab.config import Plan
 
 
 def job(plan: Plan) -> float | None:
-    from attnlab.run import train  # imports torch and Lightning: not for --help, not for a typo
+    from attnlab.finished import skip
+
+    done, objective = skip(plan)
+    if done:
+        return objective
+    from attnlab.run import train  # imports Lightning: not for --help, not for a typo, not for a run that is there
 
     return train(plan)
 

@@ -9,7 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from attnlab.sweep import DONE, FAILED, RESUMED, Job, log, record_of
+from attnlab.finished import record_of
+from attnlab.sweep import DONE, FAILED, RESUMED, Job, log
 
 LINE_SECONDS = 60.0  # between two looks in plain lines
 

@@ -125,22 +125,17 @@ def test_wandb_offline_holds_the_run(run) -> None:
     assert list(path.parent.glob("files/media/images/figures/curves*.png"))
 
 
-def test_two_processes_train_one_run(tmp_path: Path) -> None:
-    """trainer=ddp over gloo: gradients averaged over both halves of every batch, one record."""
-    words = [word for word in TINY if not word.startswith(("trainer.accelerator", "data.batch_size"))]
-    words += [
-        "trainer=ddp",
-        "trainer.accelerator=cpu",
-        "data.batch_size=8",
-        f"paths.outputs={tmp_path}",
-        "loss=large_margin",
-        "attention=rect",
-    ]
-    done = cli(*words)
+def test_two_processes_train_one_run(run, tmp_path: Path) -> None:
+    """trainer=ddp over gloo: gradients averaged over both halves of every batch, one record, as accurate as one process."""
+    base = ["logger=none", "model.width=8", "attention=rect", "ood=none", "trainer.max_epochs=3", "trainer.accelerator=cpu"]
+    done = cli(*base, "trainer=ddp", "data.batch_size=32", f"paths.outputs={tmp_path}/ddp")
     assert done.returncode == 0, done.stderr
-    (path,) = tmp_path.glob("runs/*/result.json")
+    (path,) = tmp_path.glob("ddp/runs/*/result.json")
     result = json.loads(path.read_text())
-    assert result["status"] == "finished" and result["epochs"] == 2
+    assert result["status"] == "finished" and result["epochs"] == 3
     assert done.stdout.count("result.json") == 1
     state = torch.load(path.parent / "last.ckpt", weights_only=True)["state_dict"]
     assert all(torch.isfinite(value).all() for value in state.values() if value.is_floating_point())
+    alone = run("data.batch_size=64", base=base)
+    assert alone["metrics"]["test/acc"] > 0.85
+    assert abs(result["metrics"]["test/acc"] - alone["metrics"]["test/acc"]) < 0.08

@@ -44,7 +44,7 @@ def test_the_own_model_of_the_readme_runs() -> None:
     assert [name for name in model.state_dict() if name.startswith("placed.rect@layer3")]
 
 
-@pytest.mark.parametrize("line", [line for line in README.splitlines() if line.startswith("python -m attnlab.train ")])
+@pytest.mark.parametrize("line", [line for line in README.replace("\\\n", "").splitlines() if line.startswith("python -m attnlab.train ")])
 def test_the_commands_of_the_readme_compose(line: str) -> None:
     import shlex
 

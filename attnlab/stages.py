@@ -84,6 +84,7 @@ class Stages:
 
         if not self.heads or not self.data.ood:
             return
+        log.info("scoring %s on %s", ", ".join(self.heads), ", ".join(self.data.ood))
         with self.settings.autocast():
             sets = {name: self.loader(name) for name in self.data.ood}
             metrics, self.scores, errors = evaluate_heads(

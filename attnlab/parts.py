@@ -1,7 +1,7 @@
 """Parts: what a plan builds: settings, data, learner (network, loss, optimizer, schedule) and OOD heads."""
 
 import logging
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
@@ -9,10 +9,12 @@ from torch import nn
 from attnlab.build import ConfigError, build, checked
 from attnlab.config import Plan
 from attnlab.data.base import ImageData
-from attnlab.learner import Learner, seed_all
 from attnlab.network import FEATURES, Network
 from attnlab.placement import places_of
 from attnlab.trainer import Settings
+
+if TYPE_CHECKING:
+    from attnlab.learner import Learner
 
 log = logging.getLogger("attnlab")
 
@@ -28,8 +30,10 @@ def make_data(plan: Plan) -> ImageData:
     return data
 
 
-def make_learner(plan: Plan, data: ImageData, **hooks: Any) -> Learner:
+def make_learner(plan: Plan, data: ImageData, **hooks: Any) -> "Learner":
     """Network, loss, optimizer and schedule of a plan. The backbone is initialised before its guests, so runs of one seed share it."""
+    from attnlab.learner import Learner, seed_all  # Lightning: only once the data is known to be there
+
     full, allow = plan.full, plan.allow
     seed_all(full["seed"])
     backbone = checked(build(full["model"], allow=allow, where="model"), where="model")(num_classes=data.num_classes, shape=data.shape)

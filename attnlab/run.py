@@ -6,7 +6,7 @@ import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -15,16 +15,18 @@ from attnlab.build import ConfigError, build
 from attnlab.config import Plan, loosen
 from attnlab.data.base import ImageData
 from attnlab.finished import record_of, skip, tell
-from attnlab.learner import Learner
 from attnlab.parts import make_data, make_heads, make_learner, make_settings
 from attnlab.record import Record
 from attnlab.stages import Stages, describe_device, started
 from attnlab.trainer import Settings, callbacks, quiet
 
+if TYPE_CHECKING:
+    from attnlab.learner import Learner
+
 log = logging.getLogger("attnlab")
 
 
-def fit(learner: Learner, data: ImageData, settings: Settings, *, plan: Plan, path: Path, resume: bool) -> None:
+def fit(learner: "Learner", data: ImageData, settings: Settings, *, plan: Plan, path: Path, resume: bool) -> None:
     """Train to the end, leaving `path` after epochs; from `path` on where `resume`."""
     rank = int(os.environ.get("LOCAL_RANK", 0))
     world = settings.devices if settings.strategy == "ddp" else 1

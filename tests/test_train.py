@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.conftest import POINTS, TINY
+from tests.conftest import POINTS
 
 ROOT = Path(__file__).parents[1]
 IDENTITY = ["status", "run_id", "config", "overrides", "command", "seed", "versions", "git", "device", "precision", "data"]

@@ -34,7 +34,7 @@ class Evaluation(Stages):
                 f"data: the run learned {len(was['classes'])} classes of {was['shape']}, this set has {self.data.num_classes} of "
                 f"{list(self.data.shape)}; choose data of the same shape and classes"
             )
-        learner = make_learner(self.plan, self.data)
+        learner = make_learner(self.plan, self.data, self.settings)
         if not self.run.checkpoint_path.exists():
             raise ValueError(f"{self.run.checkpoint_path}: is missing, so there is no network to evaluate")
         address = self.run.run_id.rpartition("-")[2]

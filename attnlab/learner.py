@@ -1,10 +1,12 @@
 """Learner: the one LightningModule. Network, loss terms, penalties, optimizer and schedule; sums stay on the device for a whole epoch."""
 
+import itertools
 import logging
 import math
 import random
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy
@@ -13,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from attnlab.network import Network
+from attnlab.trainer import Settings
 
 log = logging.getLogger("attnlab")
 
@@ -35,6 +38,39 @@ def seed_all(*parts: int) -> None:
     torch.manual_seed(seed)
 
 
+class Handfuls:
+    """A loader whose items are iterators over `size` batches of another: one call of Lightning's loop for many optimisation steps."""
+
+    def __init__(self, loader: Any, size: int = 32) -> None:
+        self.loader = loader
+        self.size = size
+
+    def __len__(self) -> int:
+        return -(-len(self.loader) // self.size)
+
+    def __iter__(self) -> Iterator[Iterator[tuple[Tensor, Tensor]]]:
+        batches = iter(self.loader)
+        for _ in range(len(self)):
+            yield itertools.islice(batches, self.size)
+
+    @property
+    def sampler(self) -> Any:
+        """Lightning calls `loader.sampler.set_epoch(epoch)`."""
+        return self.loader
+
+
+@dataclass
+class Tally:
+    """What an epoch has come to. Apart from the module, as setting an attribute of an nn.Module costs as much as a small kernel."""
+
+    steps: int = 0  # since the start of training
+    images: int = 0
+    names: tuple[str, ...] = ()
+    sums: Tensor | None = None  # (T,) fp64 on the device, of the loss terms
+    correct: Tensor | None = None
+    started: float = 0.0
+
+
 class Learner(pl.LightningModule):
     """Trains `network` by `loss`: `terms = loss(out, y)` plus guests' `.penalty` and the weight regularizers; their sum is the loss.
 
@@ -49,14 +85,15 @@ class Learner(pl.LightningModule):
         *,
         optimizer: Callable[..., torch.optim.Optimizer],
         schedule: Callable[..., Callable[[int], float]],
+        settings: Settings,
         weight_regularizers: Mapping[str, Callable[[Network], Tensor]] | None = None,
         seed: int = 0,
         address: str = "",
         validate: Callable[[], dict[str, float]] | None = None,
         on_row: Callable[[dict[str, float], list[dict[str, float]]], None] | None = None,
-        val_every: int = 1,
     ) -> None:
         super().__init__()
+        self.automatic_optimization = False  # the step is ours, Lightning has the epochs, devices and checkpoints
         self.network = network
         self.loss = loss
         self.make_optimizer = optimizer
@@ -66,13 +103,13 @@ class Learner(pl.LightningModule):
         self.address = address
         self.validate = validate
         self.on_row = on_row
-        self.val_every = val_every
+        self.settings = settings
+        self.autocast = settings.autocast()
+        self.scaler = settings.scaler()
+        self.on_step: Callable[[int], None] | None = None
         self.history: list[dict[str, float]] = []
-        self.names: list[str] = []
         self.steps_per_epoch = 1
-        self.sums: Tensor | None = None
-        self.started = 0.0
-        self.images = 0
+        self.tally = Tally()
 
     def forward(self, x: Tensor, target: Tensor | None = None) -> Any:
         return self.network(x, target)
@@ -85,37 +122,78 @@ class Learner(pl.LightningModule):
         terms |= {name: penalty(self.network) for name, penalty in self.weight_regularizers.items()}
         return terms, out.logits
 
-    def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
-        x, y = batch
-        if batch_idx == 0:
-            self._start_epoch()
+    def objective(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor, tuple[str, ...]]:
+        """The loss of one batch; its terms (T,), fp32; how many it got right; the terms' names. `compile` makes it one graph."""
         terms, logits = self.terms(x, y)
-        total = torch.stack([term.float() for term in terms.values()]).sum()
+        values_T = torch.stack([term.float() for term in terms.values()])
         with torch.no_grad():
             correct = (logits.argmax(1) == y).sum()
-            row = torch.stack([term.detach().float() for term in terms.values()] + [correct.float()]).double()
-            if self.sums is None:
-                self.names, self.sums = list(terms), torch.zeros_like(row)
-            self.sums += row
-        self.images += len(y)
-        return total
+        return values_T.sum(), values_T.detach(), correct, tuple(terms)
+
+    def compile_objective(self, mode: str) -> None:
+        """Forward pass and loss as one graph (and, by it, the backward pass). Evaluation stays eager: it needs no second compilation."""
+        self.objective = torch.compile(self.objective, mode=mode, dynamic=False)
+
+    def training_step(self, batches: Iterable[tuple[Tensor, Tensor]], index: int) -> None:
+        """A handful of optimisation steps (see `Handfuls`): what Lightning costs a call is shared by all of them."""
+        if index == 0:
+            self._start_epoch()
+        optimizer, tally = self.trainer.optimizers[0], self.tally
+        alone = self.trainer.world_size == 1
+        backward = Tensor.backward if alone else self.manual_backward  # DDP must hear of every backward pass
+        for x, y in batches:
+            self.step(x, y, optimizer, tally, backward=backward)
+            if self.on_step:
+                self.on_step(tally.steps)
+            if alone and self.trainer.received_sigterm:
+                return  # Lightning sees it next
+
+    def step(
+        self,
+        x: Tensor,
+        y: Tensor,
+        optimizer: torch.optim.Optimizer,
+        tally: Tally,
+        *,
+        backward: Callable[[Tensor], None] = Tensor.backward,
+    ) -> None:
+        """One optimisation step. Nothing here reads the device."""
+        factor = self.schedule(tally.steps)
+        for group in optimizer.param_groups:
+            group["lr"] = group["initial_lr"] * factor
+        with self.autocast:
+            total, values_T, correct, tally.names = self.objective(x, y)
+        optimizer.zero_grad()
+        backward(self.scaler.scale(total))
+        if self.settings.gradient_clip is not None:
+            self.scaler.unscale_(optimizer)
+            torch.nn.utils.clip_grad_norm_(self.parameters(), self.settings.gradient_clip)
+        self.scaler.step(optimizer)
+        self.scaler.update()
+        if tally.sums is None:
+            tally.sums, tally.correct = torch.zeros_like(values_T, dtype=torch.float64), torch.zeros_like(correct)
+        tally.sums += values_T
+        tally.correct += correct
+        tally.images += len(y)
+        tally.steps += 1
 
     def _start_epoch(self) -> None:
         """Called by the first batch: Lightning leaves its epoch-start hook out after a restart."""
         seed_all(self.seed, 1 + self.current_epoch, self.global_rank)
-        self.sums, self.images, self.started = None, 0, time.monotonic()
+        self.tally = Tally(steps=self.current_epoch * self.steps_per_epoch, started=time.monotonic())
 
     def on_train_epoch_end(self) -> None:
-        sums = self.trainer.strategy.reduce(self.sums, reduce_op="sum")
-        count = self.trainer.num_training_batches * self.trainer.world_size
+        tally, world = self.tally, self.trainer.world_size
+        sums = self.trainer.strategy.reduce(torch.cat([tally.sums, tally.correct[None]]), reduce_op="sum")
+        count = self.steps_per_epoch * world
         values = sums.tolist()  # the one host read of an epoch
-        seconds = time.monotonic() - self.started
-        images = self.images * self.trainer.world_size
+        seconds = time.monotonic() - tally.started
+        images = tally.images * world
         epoch = self.current_epoch
-        averages = {name: value / count for name, value in zip(self.names, values)}
+        averages = {name: value / count for name, value in zip(tally.names, values)}
         row = {"epoch": epoch, "train/loss": sum(averages.values())}
         row |= {f"train/loss/{name}": value for name, value in averages.items()} if len(averages) > 1 else {}
-        row |= {"train/acc": values[-1] / images, "lr": self.optimizers().param_groups[0]["lr"]}
+        row |= {"train/acc": values[-1] / images, "lr": self.rate}
         row |= {"seconds": seconds, "images_per_second": images / max(seconds, 1e-9)}
         bad = [name for name, value in averages.items() if not math.isfinite(value)]
         if bad:
@@ -124,24 +202,34 @@ class Learner(pl.LightningModule):
                 f"(now {row['lr']:.3g}) or set trainer.gradient_clip=1; epochs before it are kept"
             )
         last = epoch + 1 == self.trainer.max_epochs
-        if self.validate and self.trainer.is_global_zero and (last or (epoch + 1) % self.val_every == 0):
+        if self.validate and self.trainer.is_global_zero and (last or (epoch + 1) % self.settings.val_every == 0):
             row |= self.validate()
         self.history.append(row)
         if self.on_row and self.trainer.is_global_zero:
             self.on_row(row, self.history)
 
-    def configure_optimizers(self) -> dict[str, Any]:
+    @property
+    def rate(self) -> float:
+        """The learning rate of the next step (of the first parameter group)."""
+        return self.trainer.optimizers[0].param_groups[0]["initial_lr"] * self.schedule(self.tally.steps)
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
         optimizer = self.make_optimizer([parameter for parameter in self.parameters() if parameter.requires_grad])
+        for group in optimizer.param_groups:
+            group["initial_lr"] = group["lr"]
         steps = self.steps_per_epoch
-        factor = self.make_schedule(total_steps=self.trainer.max_epochs * steps, steps_per_epoch=steps)
-        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+        self.schedule = self.make_schedule(total_steps=self.settings.max_epochs * steps, steps_per_epoch=steps)
+        return optimizer
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["attnlab"] = {"address": self.address, "history": [dict(row) for row in self.history]}
+        if self.scaler.is_enabled():
+            checkpoint["attnlab"]["scaler"] = self.scaler.state_dict()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self.history = [dict(row) for row in checkpoint["attnlab"]["history"]]
+        if self.scaler.is_enabled():
+            self.scaler.load_state_dict(checkpoint["attnlab"]["scaler"])
 
     def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
         return batch  # loaders give batches on the device already

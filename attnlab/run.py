@@ -36,12 +36,14 @@ def fit(learner: "Learner", data: ImageData, settings: Settings, *, plan: Plan, 
         raise ConfigError(f"data.batch_size={data.batch_size} leaves no whole batch of training images a process; lower it")
     learner.steps_per_epoch = len(loader)
     if settings.compile_mode:
-        learner.network.compile(mode=settings.compile_mode, dynamic=False)
+        learner.compile_objective(settings.compile_mode)
     images = min(len(loader) * data.batch_size * world, len(data.split("train")))
+    from attnlab.learner import Handfuls  # Lightning comes with it
+
     trainer = settings.trainer(callbacks(path, settings=settings, images_per_epoch=images))
     with quiet(), _children(plan, world):
         try:
-            trainer.fit(learner, train_dataloaders=loader, ckpt_path=path if resume else None, weights_only=True)
+            trainer.fit(learner, train_dataloaders=Handfuls(loader), ckpt_path=path if resume else None, weights_only=True)
         except SystemExit as stop:  # Lightning turns Ctrl-C and SIGTERM into one
             raise KeyboardInterrupt from stop
 
@@ -84,8 +86,8 @@ def train(plan: Plan) -> float | None:
 def _worker(plan: Plan, record: Record) -> None:
     """A further process of trainer=ddp: trains along, and leaves the record to the first, who has looked at the checkpoint."""
     path = record.checkpoint_path
-    data = make_data(plan)
-    fit(make_learner(plan, data), data, make_settings(plan), plan=plan, path=path, resume=path.exists())
+    data, settings = make_data(plan), make_settings(plan)
+    fit(make_learner(plan, data, settings), data, settings, plan=plan, path=path, resume=path.exists())
 
 
 class Run(Stages):
@@ -135,7 +137,7 @@ class Run(Stages):
         self.settings.apply()
         self.data = make_data(self.plan)
         validate = self.validate if self.data.has("val") else None
-        self.learner = make_learner(self.plan, self.data, validate=validate, on_row=self.on_row, val_every=self.settings.val_every)
+        self.learner = make_learner(self.plan, self.data, self.settings, validate=validate, on_row=self.on_row)
         self.network = self.learner.network
         self.heads = make_heads(self.plan, self.data)
         self.result |= {

@@ -1,6 +1,7 @@
 """Trainer: how long and on what a run trains. Lightning's Trainer with everything switched off that reads the device inside an epoch."""
 
 import contextlib
+import functools
 import logging
 import math
 import sys
@@ -64,11 +65,11 @@ class Settings:
         if self.devices > 1 and self.strategy != "ddp":
             raise ValueError(f"devices={self.devices} needs strategy=ddp")
 
-    @property
+    @functools.cached_property
     def device(self) -> torch.device:
         return torch.device("cuda" if self.accelerator != "cpu" and torch.cuda.is_available() else "cpu")
 
-    @property
+    @functools.cached_property
     def resolved_precision(self) -> int | str:
         if self.precision != "auto":
             return self.precision
@@ -81,11 +82,17 @@ class Settings:
             return "default" if self.device.type == "cuda" else None
         return None if self.compile == "off" else self.compile
 
-    def autocast(self) -> torch.autocast:
-        """The precision of the forward pass outside Lightning's loop: tests and banks see the network as training did."""
+    def autocast(self) -> contextlib.AbstractContextManager:
+        """The precision of every forward pass: tests and banks see the network as training did."""
         kinds = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
         precision = self.resolved_precision
-        return torch.autocast(self.device.type, dtype=kinds.get(precision, torch.bfloat16), enabled=precision in kinds)
+        if precision not in kinds:
+            return contextlib.nullcontext()
+        return torch.autocast(self.device.type, dtype=kinds[precision])
+
+    def scaler(self) -> torch.amp.GradScaler:
+        """Scales the loss of a 16-mixed run, whose gradients would underflow; passes through for any other."""
+        return torch.amp.GradScaler(self.device.type, enabled=self.resolved_precision == "16-mixed")
 
     def apply(self) -> None:
         """Process-wide choices of speed that leave results a function of the config."""
@@ -105,8 +112,6 @@ class Settings:
                 accelerator=self.device.type,
                 devices=self.devices,
                 strategy=self.strategy,
-                precision=self.resolved_precision,
-                gradient_clip_val=self.gradient_clip,
                 callbacks=list(callbacks),
                 logger=False,
                 enable_checkpointing=True,  # ours below; Lightning adds none when given one
@@ -161,7 +166,7 @@ def callbacks(path: Path | None, *, settings: Settings, images_per_epoch: int) -
             self.saved = time.monotonic()
 
     class Progress(Checkpoint):
-        """One line that redraws itself in a terminal; a line an epoch (at most one in two seconds) in a log.
+        """One line that redraws itself in a terminal; in a log a line an epoch (at most one in two seconds), and one a minute within it.
 
         A Checkpoint because Lightning calls those after the learner has made the epoch's row.
         """
@@ -169,44 +174,47 @@ def callbacks(path: Path | None, *, settings: Settings, images_per_epoch: int) -
         def __init__(self) -> None:
             self.shown = 0.0
             self.first = (0.0, 0)
+            self.total = 1
             self.terminal = sys.stderr.isatty()
 
         def on_train_start(self, trainer: Any, pl_module: Any) -> None:
-            self.first = (time.monotonic(), trainer.global_step)
+            self.total = pl_module.steps_per_epoch * trainer.max_epochs
+            self.first = (time.monotonic(), pl_module.steps_per_epoch * trainer.current_epoch)
+            self.shown = time.monotonic()
+            pl_module.on_step = functools.partial(self.look, trainer, pl_module)
 
-        def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+        def look(self, trainer: Any, pl_module: Any, steps: int) -> None:
             moment = time.monotonic()
-            if self.terminal and moment - self.shown >= 0.25:
+            if moment - self.shown >= (0.25 if self.terminal else 60.0):
                 self.shown = moment
-                self.draw(trainer, pl_module, batch_idx + 1)
+                self.show(trainer, pl_module, steps)
+
+        def show(self, trainer: Any, pl_module: Any, steps: int) -> None:
+            if not self.terminal:
+                log.info("%s", self.line(trainer, pl_module, steps))
+                return
+            share = (steps - 1) % pl_module.steps_per_epoch / pl_module.steps_per_epoch
+            bar = "█" * round(20 * share) + "·" * (20 - round(20 * share))
+            sys.stderr.write(f"\r\x1b[2K{bar} {self.line(trainer, pl_module, steps)}")
+            sys.stderr.flush()
 
         def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
             moment = time.monotonic()
             last = trainer.current_epoch + 1 == trainer.max_epochs
-            if self.terminal:
-                self.draw(trainer, pl_module, trainer.num_training_batches)
-                if last:
-                    sys.stderr.write("\n")
-            elif last or moment - self.shown >= 2:
+            if self.terminal or last or moment - self.shown >= 2:
                 self.shown = moment
-                log.info("%s", self.line(trainer, pl_module, trainer.num_training_batches))
+                self.show(trainer, pl_module, pl_module.tally.steps)
+            if self.terminal and last:
+                sys.stderr.write("\n")
 
-        def line(self, trainer: Any, pl_module: Any, batch: int) -> str:
-            total = trainer.num_training_batches * trainer.max_epochs
-            done = trainer.current_epoch * trainer.num_training_batches + batch
+        def line(self, trainer: Any, pl_module: Any, steps: int) -> str:
             start, first = self.first
-            rate = (done - first) / max(time.monotonic() - start, 1e-9)
-            left = (total - done) / rate if rate else math.inf
-            images = rate * images_per_epoch / max(trainer.num_training_batches, 1)
+            rate = (steps - first) / max(time.monotonic() - start, 1e-9)
+            left = (self.total - steps) / rate if rate else math.inf
+            images = rate * images_per_epoch / pl_module.steps_per_epoch
             row = pl_module.history[-1] if pl_module.history else {}
             shown = "  ".join(f"{key} {row[key]:.4f}" for key in ("train/loss", "train/acc", "val/acc") if key in row)
             clock = f"{int(left) // 60}:{int(left) % 60:02d}" if math.isfinite(left) else "?"
             return f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}  {shown}  {images:,.0f} images/s  {clock} left"
-
-        def draw(self, trainer: Any, pl_module: Any, batch: int) -> None:
-            share = batch / max(trainer.num_training_batches, 1)
-            bar = "█" * round(20 * share) + "·" * (20 - round(20 * share))
-            sys.stderr.write(f"\r\x1b[2K{bar} {self.line(trainer, pl_module, batch)}")
-            sys.stderr.flush()
 
     return [*([Progress()] if settings.progress else []), LastCheckpoint()]

@@ -2,8 +2,7 @@
 
 import itertools
 import logging
-
-import torch
+import math
 
 from attnlab.config import Plan
 from attnlab.parts import make_data, make_heads, make_learner, make_settings
@@ -13,28 +12,24 @@ log = logging.getLogger("attnlab")
 
 def try_out(plan: Plan) -> None:
     """check=true: build everything, take two steps, test and score one batch. Nothing is written."""
+    from attnlab.learner import Tally
     from attnlab.metrics import classification_metrics
     from attnlab.ood.bank import evaluate_heads, extract
 
     settings = make_settings(plan)
     settings.apply()
     data = make_data(plan)
-    learner = make_learner(plan, data).to(settings.device)
+    learner = make_learner(plan, data, settings).to(settings.device)
     heads = make_heads(plan, data)
     loader = data.train_loader(settings.device)
-    optimizer = learner.make_optimizer(list(learner.parameters()))
-    learner.make_schedule(total_steps=settings.max_epochs * len(loader), steps_per_epoch=len(loader))(0)
+    learner.steps_per_epoch = len(loader)
+    optimizer, tally = learner.configure_optimizers(), Tally()
     learner.train()
     for x, y in itertools.islice(itertools.chain(loader, loader), 2):
-        with settings.autocast():
-            terms, _ = learner.terms(x, y)
-        total = torch.stack([term.float() for term in terms.values()]).sum()
-        total.backward()
-        optimizer.step()
-        optimizer.zero_grad()
-    values = {name: float(term.detach()) for name, term in terms.items()}
-    if not torch.isfinite(total):
-        raise ValueError(f"the loss is not finite after one step: {values}")
+        learner.step(x, y, optimizer, tally)
+    values = {name: value / tally.steps for name, value in zip(tally.names, tally.sums.tolist())}
+    if not all(math.isfinite(value) for value in values.values()):
+        raise ValueError(f"the loss is not finite after {tally.steps} steps: {values}")
     log.info("steps ok  %s", "  ".join(f"{name} {value:.4f}" for name, value in values.items()))
     with settings.autocast():
         test = list(itertools.islice(data.eval_loader("test", settings.device), 1))

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from attnlab.build import config_dir, locate, parameters
 from attnlab.config import FLAT, KEYED, compose, group_choices
@@ -47,8 +48,50 @@ def test_every_folder_of_configs_is_a_group() -> None:
     assert folders == {*FLAT, *KEYED}
 
 
+class Reads(TorchDispatchMode):
+    """Counts what would make the host wait for a device: reads of single values, and shapes that depend on values."""
+
+    WAITING = {"_local_scalar_dense", "nonzero", "masked_select", "_unique2", "unique_dim", "unique_consecutive", "bincount", "equal"}
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[str] = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        name = func.overloadpacket.__name__
+        by_mask = name.startswith("index") and any(
+            isinstance(index, torch.Tensor) and index.dtype == torch.bool for part in args[1:2] if isinstance(part, list) for index in part
+        )
+        if name in self.WAITING or by_mask:
+            self.found.append(name)
+        return func(*args, **(kwargs or {}))
+
+
+def test_the_counter_of_host_reads_counts() -> None:
+    x = torch.ones(3)
+    with Reads() as reads:
+        x.sum().item(), bool(x[0] > 0), x[x > 0]
+    assert len(reads.found) == 3
+
+
+@pytest.fixture
+def no_host_reads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Every training step of the test runs under the counter."""
+    from attnlab.learner import Learner
+
+    found, step = [], Learner.step
+
+    def watched(self: Learner, *args, **options) -> None:
+        with Reads() as reads:
+            step(self, *args, **options)
+        found.append(reads.found)
+
+    monkeypatch.setattr(Learner, "step", watched)
+    return found
+
+
 @pytest.mark.parametrize("case", cases())
-def test_two_steps(case: str, tmp_path: Path) -> None:
+def test_two_steps(case: str, tmp_path: Path, no_host_reads: list[list[str]]) -> None:
     from attnlab.trial import try_out
 
     words = overrides(case)
@@ -64,6 +107,7 @@ def test_two_steps(case: str, tmp_path: Path) -> None:
             assert compose([*words, *path]).full["data"]["_target_"].endswith(target.__name__)
             return
     try_out(compose([*words, f"paths.outputs={tmp_path}"]))
+    assert no_host_reads == [[], []]
     assert not list(tmp_path.iterdir())
 
 

@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -160,10 +161,10 @@ def interrupted(run, monkeypatch: pytest.MonkeyPatch) -> Path:
 
     step = Learner.training_step
 
-    def stop(self: Learner, batch: tuple, index: int) -> torch.Tensor:
+    def stop(self: Learner, batches: Iterator, index: int) -> None:
         if self.current_epoch == 1:
             raise KeyboardInterrupt
-        return step(self, batch, index)
+        return step(self, batches, index)
 
     with monkeypatch.context() as patch:
         patch.setattr(Learner, "training_step", stop)

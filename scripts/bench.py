@@ -16,8 +16,6 @@ import json
 import sys
 from pathlib import Path
 
-sys.path[:0] = [str(Path(__file__).resolve().parents[1])]  # a checkout works without installing it
-
 from benches.common import Options, machine, show
 
 NAMES = ("step-tax", "train", "components", "data", "ood", "startup", "compile", "packing", "limits", "scale")

@@ -72,7 +72,17 @@ def resident(num: int, shape: tuple[int, int, int], *, batch_size: int, device: 
     images, labels = random_images(num, shape)
     mean, std = (0.5,) * shape[0], (0.25,) * shape[0]
     return ResidentLoader(
-        images, labels, batch_size=batch_size, mean=mean, std=std, unit=255.0, device=device, shuffle=True, pad=pad, flip=flip, drop_last=True
+        images,
+        labels,
+        batch_size=batch_size,
+        mean=mean,
+        std=std,
+        unit=255.0,
+        device=device,
+        shuffle=True,
+        pad=pad,
+        flip=flip,
+        drop_last=True,
     )
 
 

@@ -130,9 +130,15 @@ class Learner(pl.LightningModule):
             correct = (logits.argmax(1) == y).sum()
         return values_T.sum(), values_T.detach(), correct, tuple(terms)
 
-    def compile_objective(self, mode: str) -> None:
-        """Forward pass and loss as one graph (and, by it, the backward pass). Evaluation stays eager: it needs no second compilation."""
-        self.objective = torch.compile(self.objective, mode=mode, dynamic=False)
+    def compile_objective(self, **options: Any) -> None:
+        """Forward pass and loss as one graph (and, by it, the backward pass). Evaluation stays eager: it needs no second compilation.
+
+        Networks of one architecture share a compilation, of however many learners; a further architecture in the same process gets its
+        own. Where PyTorch would stop compiling and go on in eager mode, with a warning that nobody reads, it is an error instead.
+        """
+        torch._dynamo.config.recompile_limit = torch._dynamo.config.accumulated_recompile_limit = 512
+        torch._dynamo.config.fail_on_recompile_limit_hit = True
+        self.objective = torch.compile(self.objective, dynamic=False, **options)
 
     def training_step(self, batches: Iterable[tuple[Tensor, Tensor]], index: int) -> None:
         """A handful of optimisation steps (see `Handfuls`): what Lightning costs a call is shared by all of them."""

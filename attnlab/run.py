@@ -36,7 +36,9 @@ def fit(learner: "Learner", data: ImageData, settings: Settings, *, plan: Plan, 
         raise ConfigError(f"data.batch_size={data.batch_size} leaves no whole batch of training images a process; lower it")
     learner.steps_per_epoch = len(loader)
     if settings.compile_mode:
-        learner.compile_objective(settings.compile_mode)
+        # warm for the next run of a sweep, whatever process it is in
+        os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str((Path(plan.full["paths"]["outputs"]) / ".compiled").absolute()))
+        learner.compile_objective(mode=settings.compile_mode)
     images = min(len(loader) * data.batch_size * world, len(data.split("train")))
     from attnlab.learner import Handfuls  # Lightning comes with it
 

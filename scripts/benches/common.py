@@ -104,7 +104,7 @@ class Framework:
         self.learner = Learner(network, loss, optimizer=sgd, schedule=partial(cosine, warmup=1.0), settings=settings)
         self.learner.steps_per_epoch = len(loader)
         if settings.compile_mode:
-            self.learner.compile_objective(settings.compile_mode)
+            self.learner.compile_objective(mode=settings.compile_mode)
         self.loader, self.settings = loader, settings
 
     def epoch(self) -> float:

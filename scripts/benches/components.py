@@ -30,7 +30,7 @@ class Step:
         self.learner.steps_per_epoch = 1000
         self.optimizer, self.tally = self.learner.configure_optimizers(), Tally()
         if settings.compile_mode:
-            self.learner.compile_objective(settings.compile_mode)
+            self.learner.compile_objective(mode=settings.compile_mode)
         self.learner.train()
         self.batch, self.times, self.device = batch, times, settings.device
 

@@ -113,6 +113,6 @@ def _rivals() -> list[tuple[str, Any, Any]]:
     from attnlab.ood.pytorch_ood_heads import KNN, Mahalanobis
 
     return [
-        ("kNN, k=50", KNN(k=50), detector.KNN(k=50, normalize=True)),
+        ("kNN, k=50", KNN(k=50), detector.KNN(None, k=50, normalize=True)),
         ("Mahalanobis", Mahalanobis(), detector.Mahalanobis(None)),
     ]

@@ -1,0 +1,77 @@
+"""The training step under torch.compile, as far as a machine without a GPU can say: one graph for every component, the numbers of eager
+mode, one compilation for all networks of one architecture, and never silently none."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch._dynamo.testing import CompileCounter
+
+from attnlab.config import compose, group_choices
+from attnlab.learner import Learner, Tally, seed_all
+from attnlab.parts import make_data, make_learner, make_settings
+
+SMALL = ["logger=none", "trainer.accelerator=cpu", "data.limit=32", "data.batch_size=16", "ood=none", "model.width=4"]
+
+
+def combinations() -> list[list[str]]:
+    """Every component of every group, as many in one network as go together, since tracing takes seconds."""
+    attention = [name for name in group_choices("attention") if name != "none"]
+    ltpa = [name for name in attention if name.startswith("ltpa_att")]
+    mixes = ["mixup", "cutmix"]  # both write the labels
+    regularizers = [name for name in group_choices("regularizer") if name not in ("none", *mixes)]
+    plain = [name for name in attention if not name.startswith("ltpa")]
+    return [
+        [f"attention=[{','.join(plain)}]", f"regularizer=[{','.join([*regularizers, 'mixup'])}]"],
+        ["regularizer=cutmix"],
+        [f"attention=[{max(ltpa)},ltpa_merge]", "model=vgg_ltpa", "data.size=32"],
+        *([f"loss={name}", "model.bottleneck=8"] for name in group_choices("loss")),
+    ]
+
+
+@pytest.fixture(autouse=True)
+def fresh():
+    torch._dynamo.reset()
+    yield
+    torch._dynamo.reset()
+
+
+def learner_of(words: list[str]) -> tuple[Learner, tuple[torch.Tensor, torch.Tensor]]:
+    """A learner in training mode and a batch for it."""
+    plan = compose(words)
+    settings, data = make_settings(plan), make_data(plan)
+    learner = make_learner(plan, data, settings)
+    loader = data.train_loader(settings.device)
+    learner.steps_per_epoch = len(loader)
+    learner.train()
+    return learner, next(iter(loader))
+
+
+def steps(learner: Learner, batch: tuple[torch.Tensor, torch.Tensor], *, num: int = 2) -> list[float]:
+    optimizer, tally, seen = learner.configure_optimizers(), Tally(), []
+    for step in range(num):
+        seed_all(step)
+        learner.step(*batch, optimizer, tally)
+        seen.append(tally.sums.sum().item())
+    return seen
+
+
+@pytest.mark.parametrize("choice", combinations(), ids=" ".join)
+def test_network_and_loss_are_one_graph(choice: list[str], tmp_path: Path) -> None:
+    words = [*SMALL, *choice, f"paths.outputs={tmp_path}"]
+    eager = steps(*learner_of(words))
+    learner, batch = learner_of(words)
+    counter = CompileCounter()
+    learner.compile_objective(backend=counter, fullgraph=True)
+    assert steps(learner, batch) == pytest.approx(eager, rel=1e-4)
+    assert counter.frame_count == 1
+
+
+def test_seeds_share_a_compilation_and_ten_architectures_have_ten(tmp_path: Path) -> None:
+    words = [*SMALL[:-1], "model=cnn3", "attention=rect", f"paths.outputs={tmp_path}"]
+    counter = CompileCounter()
+    for width, seed in [(4, 0), (4, 1), (4, 2), *((width, 0) for width in range(5, 14))]:  # PyTorch's own limit is 8: then eager mode
+        learner, batch = learner_of([*words, f"model.width={width}", f"seed={seed}"])
+        learner.compile_objective(backend=counter, fullgraph=True)
+        steps(learner, batch, num=1)
+        assert counter.frame_count == max(1, width - 3)

@@ -119,6 +119,22 @@ def test_streaming_equals_resident(folder):
             assert torch.equal(x, want_x) and torch.equal(y, want_y)
 
 
+def test_what_does_not_fit_is_streamed_and_says_so(folder, monkeypatch, caplog):
+    from attnlab.data import base
+    from attnlab.data.loader import ResidentLoader
+    from attnlab.data.stream import StreamLoader
+
+    data = Parquet(path=str(folder), batch_size=4)
+    data.prepare()
+    assert isinstance(data.train_loader("cpu"), ResidentLoader)
+    monkeypatch.setattr(base, "RESIDENT_LIMIT", 100)
+    data = Parquet(path=str(folder), batch_size=4)
+    with caplog.at_level("INFO", logger="attnlab"):
+        data.prepare()
+    assert isinstance(data.train_loader("cpu"), StreamLoader)
+    assert "so they are decoded every epoch (data.resident=true keeps them)" in caplog.text
+
+
 def test_random_resized_crops_do_not_depend_on_the_workers(tmp_path):
     for split in ("train", "test"):
         write(tmp_path / f"{split}.parquet", [coloured(30 + k, 40) for k in range(12)], [k % 2 for k in range(12)])

@@ -261,7 +261,11 @@ class ImageData:
         if training and self.min_scale:
             return images  # random resized crops are cut from the original images
         num_bytes = math.prod(images.shape) * len(images)
-        keep = num_bytes <= min(RESIDENT_LIMIT, RESIDENT_SHARE * _free_memory()) if self.resident is None else self.resident
+        most = min(RESIDENT_LIMIT, RESIDENT_SHARE * _free_memory())
+        keep = num_bytes <= most if self.resident is None else self.resident
+        if self.resident is None and not keep and isinstance(images, FileSet):
+            words = "%s: %s images are %.1f GiB decoded, over %.1f GiB, so they are decoded every epoch (data.resident=true keeps them)"
+            log.info(words, self.name, f"{len(images):,}", num_bytes / 2**30, most / 2**30)
         return images.in_memory() if keep else images
 
     def _loader(self, split: str, device: torch.device | str, **options) -> EpochLoader:

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import torch
+
 from benches.common import Options, Table, alternate, seconds
 
 TITLE = "OOD heads (features of dimension 25)"

@@ -4,8 +4,9 @@ from collections import OrderedDict
 from typing import Any
 
 import torch
-from benches.common import Framework, Options, Plain, Table, alternate, resident
 from torch import nn
+
+from benches.common import Framework, Options, Plain, Table, alternate, resident
 
 TITLE = "What a training step costs beyond a hand-written loop (one linear layer, batch 64 of 1x16x16)"
 SHAPE = (1, 16, 16)

@@ -28,8 +28,9 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="fewer rounds and smaller sizes")
     parser.add_argument("--device", choices=("auto", "cpu"), default="auto", help="cpu: leave a GPU alone")
     parser.add_argument("--data", type=Path, metavar="FOLDER", help="Parquet folder of 32x32 colour images")
+    parser.add_argument("--compiled", action="store_true", help="components: compiled as well where that takes minutes (on a CPU)")
     given = parser.parse_args()
-    options = Options(quick=given.quick, device=given.device, data=given.data)
+    options = Options(quick=given.quick, device=given.device, data=given.data, compiled=given.compiled)
     found = {
         "machine": machine(options),
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),

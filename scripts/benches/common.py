@@ -20,6 +20,7 @@ class Options:
     quick: bool = False
     device: str = "auto"
     data: Path | None = None
+    compiled: bool = False
 
     @property
     def torch_device(self) -> torch.device:

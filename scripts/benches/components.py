@@ -54,7 +54,7 @@ def measure(options: Options) -> tuple[dict[str, Any], Table]:
     size, times = (128, 20) if gpu else (16, 1)
     rounds = (5 if options.quick else 15) if gpu else (5 if options.quick else 9)
     choices = FIRST if options.quick else CHOICES
-    modes = ("off", "default") if gpu else ("off",)
+    modes = ("off", "default") if gpu or options.compiled else ("off",)
     found: dict[str, Any] = {"batch_size": size}
     columns: list[list[str]] = [["", *choices]]
     for mode in modes:
@@ -62,6 +62,9 @@ def measure(options: Options) -> tuple[dict[str, Any], Table]:
         batch = next(iter(resident(4 * size, SHAPE, batch_size=size, device=settings.device, pad=4, flip=True)))
         column = ["eager" if mode == "off" else f"compile {mode}"]
         for choice in choices:
+            if mode != "off" and not gpu and choice not in FIRST:
+                column.append("")
+                continue
             torch.manual_seed(0)
             # in pairs: the machine may change between two components, and does
             pair = {"without": Step(None, batch, settings, times).seconds, "with": Step(choice, batch, settings, times).seconds}

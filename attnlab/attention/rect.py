@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from attnlab.attention.position import score_head
+from attnlab.attention.position import hidden_channels, score_head
 from attnlab.attention.rect_equivariance import draw_similarity, equivariance_loss, transform_map
 
 Profile = Literal["product", "abs", "quadratic"]
@@ -98,7 +98,7 @@ class MomentsHead(nn.Module):
     def __init__(self, channels: int, *, reduction: int, init_size: float, rotate: bool):
         super().__init__()
         self.factor, self.rotate = init_size * math.sqrt(3), rotate
-        self.score = score_head(channels, reduction)
+        self.score = score_head(channels, hidden_channels(channels, reduction))
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
         return moments_rectangle(self.score(x_BCHW), factor=self.factor, rotate=self.rotate)
@@ -125,7 +125,7 @@ class GridHead(nn.Module):
         if not low < init_size < high:
             raise ValueError(f"init_size must be in ({low:.3g}, {high:.3g}) for the grid predictor, got {init_size}")
         self.rotate = rotate
-        hidden = max(channels // reduction, 4)
+        hidden = hidden_channels(channels, reduction)
         self.conv = nn.Conv2d(channels, hidden, 3, padding=1, bias=False)
         self.bn = nn.BatchNorm2d(hidden)
         self.fc1 = nn.Linear(16 * hidden, 64)

@@ -89,3 +89,19 @@ def test_errors():
         PositionAttention((8, 4, 4), reduction=0)
     with pytest.raises(ValueError, match="budget must be at least 580 parameters at 64 channels, got 100"):
         PositionAttention((64, 4, 4), budget=100)
+
+
+def test_the_table_gives_the_control_the_budget_of_the_grid():
+    from attnlab.config import compose
+    from attnlab.parts import make_data, make_learner
+    from attnlab.table_spec import read_spec
+
+    spec, sizes = read_spec("rect_cluttered"), {}
+    for row in spec.rows:
+        plan = compose([*spec.overrides(row, spec.columns[0]), "logger=none", "data.num_train=128", "data.num_test=10"])
+        network = make_learner(plan, make_data(plan)).network
+        sizes[row.label] = count(network.placed), plan.full["attention"].get("position", {}).get("module", {}).get("budget")
+    assert sizes["no attention"][0] == 0
+    assert sizes["position-wise"][0] == sizes["rectangle, moments"][0] == 2329
+    grid, (control, budget) = sizes["rectangle, grid"][0], sizes["position-wise, as large as grid"]
+    assert (grid, budget, control) == (10_901, 10_901, 10_768) and abs(control - grid) <= 0.02 * grid

@@ -87,9 +87,9 @@ class LearnToPayAttention(nn.Module):
     Linear is given. A `Network` takes the latter as its features, for OOD distances, in the stead of the backbone's own, which are g.
 
     Two things follow from the equations. With "pc", <u, g> + b is the same at every position and the softmax cancels it: logits do not
-    depend on g, whose branch (and u's bias, and the g half of a match) gets no gradient but weight decay: g is then untrained. And there is
-    no final Linear at `fc` (`needs_fc` losses, ViM and ReAct do not apply; they find no `.weight`); mean_prob gives log-probabilities, whose
-    energy is 0.
+    depend on g, whose branch (and u's bias, and the g half of a match) gets no gradient but weight decay: g is then untrained. And there
+    is no final Linear at `fc` (`needs_fc` losses, ViM and ReAct do not apply; they find no `.weight`); mean_prob gives log-probabilities,
+    whose energy is 0.
 
     Scores, softmax and sums run in float32. u ~ N(0, sqrt(2)), the authors' rule sqrt(2 / (k k C_out)) at C_out = 1: sharp maps at first.
     Differs from the authors' code in: BatchNorm scales start at 1 (Torch7: U(0, 1)); dropout is one number for all.

@@ -14,6 +14,7 @@ from typing import Any
 
 from attnlab.build import ConfigError, complete, config_dir, conforms, describe, locate, parameters
 from attnlab.names import HOWS, KEYS, nearest
+from attnlab.optimizer_groups import complete_optimizer
 
 log = logging.getLogger("attnlab")
 
@@ -108,7 +109,10 @@ def check(cfg: Any, *, choices: Mapping[str, Any], overrides: Sequence[str] = ()
     _check_keyed(tree)
     full, short = {}, {}
     for key, value in tree.items():
-        full[key], short[key] = complete(value, allow=tree["allow_targets"], where=key)
+        if key == "optimizer":
+            full[key], short[key] = complete_optimizer(value, allow=tree["allow_targets"])
+        else:
+            full[key], short[key] = complete(value, allow=tree["allow_targets"], where=key)
     _check_demands(full)
     label = tree["name"] or _label(full, choices)
     if not re.fullmatch(r"[\w.+=-]{1,80}", label):

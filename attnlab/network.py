@@ -18,8 +18,9 @@ FEATURES = "features"
 class Output(NamedTuple):
     """What one forward pass gives.
 
-    logits (B, K); features (B, D), what the final layer was given, or None where the backbone names no `features`; fc, the module at `fc`
-    (a Linear unless something replaced it), or None; target, the labels after guests that rewrite them (mixup, cutmix), or None.
+    logits (B, K); features (B, D), what the final layer was given, or None where the backbone names no `features`: of a module in the place
+    of `fc` that names `features` itself, those; fc, the module at `fc` (a Linear unless something replaced it), or None; target, the labels
+    after guests that rewrite them (mixup, cutmix), or None.
     """
 
     logits: Tensor
@@ -47,8 +48,9 @@ class Network(nn.Module):
         self.backbone = backbone
         self.placed = place(backbone, placements or {}, shape=shape, num_classes=num_classes, where=where)
         names = dict(backbone.named_modules())
-        if FEATURES in names:
-            names[FEATURES].register_forward_hook(Recorder(self.placed.tape, FEATURES))
+        named = names.get(f"fc.{FEATURES}", names.get(FEATURES))
+        if named is not None:
+            named.register_forward_hook(Recorder(self.placed.tape, FEATURES))
 
     @property
     def fc(self) -> nn.Module | None:

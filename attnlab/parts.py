@@ -1,5 +1,6 @@
 """Parts: what a plan builds: settings, data, learner (network, loss, optimizer, schedule) and OOD heads."""
 
+import functools
 import logging
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +11,7 @@ from attnlab.build import ConfigError, build, checked
 from attnlab.config import Plan
 from attnlab.data.base import ImageData
 from attnlab.network import FEATURES, Network
+from attnlab.optimizer_groups import grouped, parameter_groups, split
 from attnlab.placement import places_of
 from attnlab.trainer import Settings
 
@@ -56,10 +58,15 @@ def make_learner(plan: Plan, data: ImageData, settings: Settings, **hooks: Any) 
     loss = checked(build(full["loss"], allow=allow, where="loss"), where="loss")(data.num_classes, feature_shape[0])
     if getattr(loss, "needs_fc", False) and not isinstance(network.fc, nn.Linear):
         raise ConfigError(f"loss {type(loss).__name__} needs a Linear at fc; there is a {type(network.fc).__name__}")
+    node, groups = split(full["optimizer"])
+    optimizer = build(node, allow=allow, where="optimizer")
+    if groups:
+        model = nn.ModuleDict({"network": network, "loss": loss})  # the names of the checkpoint
+        optimizer = functools.partial(grouped, optimizer, parameter_groups(model, network.placed, groups, optimizer=optimizer))
     return Learner(
         network,
         loss,
-        optimizer=checked(build(full["optimizer"], allow=allow, where="optimizer"), where="optimizer"),
+        optimizer=checked(optimizer, where="optimizer"),
         schedule=checked(build(full["schedule"], allow=allow, where="schedule"), where="schedule"),
         settings=settings,
         weight_regularizers=penalties,

@@ -5,7 +5,7 @@ A run of a table is the run of `python -m attnlab.train` with the same words: no
 
 import dataclasses
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, get_type_hints
 
@@ -32,7 +32,10 @@ class Line:
 
 @dataclasses.dataclass(frozen=True)
 class Spec:
-    """A table yaml, checked. `figures[row, column]` are the paper's, in the shown unit; `margin` is a difference of no consequence."""
+    """A table yaml, checked. `figures[row, column]` are the paper's, in the shown unit; `margin` is a difference of no consequence.
+
+    `cells[row, column]` are overrides of one cell alone, after those of its column and row.
+    """
 
     name: str
     title: str
@@ -43,6 +46,7 @@ class Spec:
     common: tuple[str, ...]
     rows: tuple[Line, ...]
     columns: tuple[Line, ...]
+    cells: Mapping[tuple[str, str], tuple[str, ...]]
     seeds: tuple[int, ...]
     baseline: str | None
     figures: Mapping[tuple[str, str], Paper]
@@ -53,7 +57,7 @@ class Spec:
         return self.metric.key.replace("{row}", row.word).replace("{column}", column.word)
 
     def overrides(self, row: Line, column: Line) -> list[str]:
-        return [*self.common, *column.overrides, *row.overrides]
+        return [*self.common, *column.overrides, *row.overrides, *self.cells.get((row.label, column.label), ())]
 
     def only(self, rows: Sequence[str] | None, columns: Sequence[str] | None) -> "Spec":
         """The table without the rows and columns that are not named."""
@@ -91,7 +95,8 @@ def read_spec(table: str) -> Spec:
 
 
 KEYS = {
-    "title": str, "paper": dict, "metric": dict, "common": list[str], "rows": dict, "columns": dict, "seeds": list[int],
+    "title": str, "paper": dict, "metric": dict, "common": list[str], "rows": dict, "columns": dict, "cells": dict,
+    "seeds": list[int],
     "baseline": str | None, "figures": dict, "notes": list[str],
 }  # fmt: skip
 PAPER = {"arxiv": str | None, "table": str, "runs": int, "source": str, "mark": get_type_hints(Paper)["mark"]}
@@ -117,30 +122,47 @@ def _spec(name: str, tree: Any) -> Spec:
         raise ConfigError("metric.margin must be above 0, paper.runs at least 1")
     if baseline is not None and baseline not in labels["rows"]:
         raise ConfigError(f"baseline: there is no row {baseline!r}; {nearest(baseline, labels['rows'])}")
+    own = {}
+    for row, column, overrides in _cells(tree, "cells", labels):
+        if not conforms(overrides, list[str]):
+            raise ConfigError(f"cells.{row}.{column}: must be a list of overrides, not {overrides!r}")
+        own[row, column] = _overrides(overrides, f"cells.{row}.{column}")
     figures = {}
     told = {key: paper[key] for key in ("source", "mark") if key in paper}
-    for row, cells in tree.get("figures", {}).items():
-        _known(row, labels["rows"], "figures", "row")
-        for column, figure in cells.items():
-            _known(column, labels["columns"], f"figures.{row}", "column")
-            figure = figure if isinstance(figure, Mapping) else {"value": figure}
-            _conform(figure, FIGURE, f"figures.{row}.{column}", required=("value",))
-            figures[row, column] = Paper(**{**told, **figure})
+    for row, column, figure in _cells(tree, "figures", labels):
+        figure = figure if isinstance(figure, Mapping) else {"value": figure}
+        _conform(figure, FIGURE, f"figures.{row}.{column}", required=("value",))
+        figures[row, column] = Paper(**{**told, **figure})
     about = ", ".join([*([f"arXiv {paper['arxiv']}"] if paper.get("arxiv") else []), *([paper["table"]] if "table" in paper else [])])
     return Spec(
-        name, tree["title"], about, paper.get("runs", 1), Metric(**metric), margin, tuple(tree.get("common", ())), rows, columns, seeds,
-        baseline, figures, tuple(tree.get("notes", ())),
+        name, tree["title"], about, paper.get("runs", 1), Metric(**metric), margin, tuple(tree.get("common", ())), rows, columns, own,
+        seeds, baseline, figures, tuple(tree.get("notes", ())),
     )  # fmt: skip
+
+
+def _cells(tree: Mapping[str, Any], key: str, labels: Mapping[str, Sequence[str]]) -> Iterator[tuple[str, str, Any]]:
+    """`key: {row: {column: value}}` of a table as (row, column, value), held against its labels."""
+    for row, columns in tree.get(key, {}).items():
+        _known(row, labels["rows"], key, "row")
+        if not isinstance(columns, Mapping):
+            raise ConfigError(f"{key}.{row}: must be columns with values, not {columns!r}")
+        for column, value in columns.items():
+            _known(column, labels["columns"], f"{key}.{row}", "column")
+            yield row, column, value
 
 
 def _line(label: Any, value: Any, kind: str) -> Line:
     where = f"{kind}.{label}"
     tree = value if isinstance(value, Mapping) else {"overrides": value or []}
     _conform(tree, LINE, where)
-    for text in tree.get("overrides", []):
+    return Line(str(label), _overrides(tree.get("overrides", ()), where), tree.get("as", str(label)), tree.get("digests", {}))
+
+
+def _overrides(words: Sequence[str], where: str) -> tuple[str, ...]:
+    for text in words:
         if text.lstrip("+").partition("=")[0] in ("seed", "paths.outputs") or "=" not in text:
             raise ConfigError(f"{where}: {text!r} is no override of a cell; seeds and outputs are the table's")
-    return Line(str(label), tuple(tree.get("overrides", ())), tree.get("as", str(label)), tree.get("digests", {}))
+    return tuple(words)
 
 
 def _conform(tree: Any, known: Mapping[str, Any], where: str, *, required: Sequence[str] = ()) -> None:

@@ -83,12 +83,13 @@ class LearnToPayAttention(nn.Module):
       and cannot be done from here: add the placement `ltpa_merge` at the same taps, and the whole backward pass is theirs.
     Shapes: shape (D,), read_shapes [(C, H, W), ...] in the order of the taps. num_classes: of `host` (the displaced Linear) if not given.
     `.maps`: the taps' a_B1HW, each summing to 1. `.map`: the last tap's, divided by its largest value per image, so in [0, 1] for display.
-    The place `attended` inside gives [g_1, ..., g_S] (B, sum C), the vector that is classified; what goes after it acts on it.
+    Two modules inside only name values: `attended` gives [g_1, ..., g_S] (B, sum C), and `features` [h(g_1), ..., h(g_S)], what the final
+    Linear is given. A `Network` takes the latter as its features, for OOD distances, in the stead of the backbone's own, which are g.
 
     Two things follow from the equations. With "pc", <u, g> + b is the same at every position and the softmax cancels it: logits do not
-    depend on g, whose branch (and u's bias, and the g half of a match) gets no gradient but weight decay. So `features`, which is g, is
-    then untrained: distances for OOD belong on `attended`, or take "dp". And there is no single final Linear (`needs_fc` losses, ViM and
-    ReAct do not apply; they find no `.weight`); mean_prob gives log-probabilities, whose energy is 0.
+    depend on g, whose branch (and u's bias, and the g half of a match) gets no gradient but weight decay: g is then untrained. And there
+    is no final Linear at `fc` (`needs_fc` losses, ViM and ReAct do not apply; they find no `.weight`); mean_prob gives log-probabilities,
+    whose energy is 0.
 
     Scores, softmax and sums run in float32. u ~ N(0, sqrt(2)), the authors' rule sqrt(2 / (k k C_out)) at C_out = 1: sharp maps at first.
     Differs from the authors' code in: BatchNorm scales start at 1 (Torch7: U(0, 1)); dropout is one number for all.
@@ -129,7 +130,7 @@ class LearnToPayAttention(nn.Module):
         options = dict(compatibility=compatibility, match=match, dropout=dropout)
         self.units = nn.ModuleList(AttentionUnit(read[0], shape[0], **options) for read in read_shapes)
         self.sizes = [unit.channels for unit in self.units]
-        self.attended = nn.Identity()
+        self.attended, self.features = nn.Identity(), nn.Identity()
         self.hidden = nn.ModuleList(
             nn.Sequential(nn.BatchNorm1d(size), nn.ReLU(), nn.Dropout(dropout)) if hidden else nn.Identity() for size in self.sizes
         )
@@ -147,10 +148,11 @@ class LearnToPayAttention(nn.Module):
         self.map = self.maps[-1] / self.maps[-1].amax((2, 3), keepdim=True)
         attended = self.attended(torch.cat([gathered_BC for gathered_BC, _ in found], 1))
         attended = attended.to(self.classifiers[0].weight.dtype)
-        hidden = [h(gathered_BC) for h, gathered_BC in zip(self.hidden, attended.split(self.sizes, 1))]
+        hidden = torch.cat([h(gathered_BC) for h, gathered_BC in zip(self.hidden, attended.split(self.sizes, 1))], 1)
+        features = self.features(hidden)
         if self.combine == "concat":
-            return self.classifiers[0](torch.cat(hidden, 1))
-        z_SBK = torch.stack([classifier(h_BC) for classifier, h_BC in zip(self.classifiers, hidden)])
+            return self.classifiers[0](features)
+        z_SBK = torch.stack([classifier(h_BC) for classifier, h_BC in zip(self.classifiers, features.split(self.sizes, 1))])
         if self.indep_combine == "sum_logit":
             return z_SBK.sum(0)
         with torch.autocast(z_SBK.device.type, enabled=False):

@@ -5,12 +5,16 @@ import torch
 from torch import Tensor, nn
 
 
-def score_head(channels: int, reduction: int) -> nn.Sequential:
-    """conv3x3(C -> max(C/r, 4)), BN, ReLU, conv1x1(-> 1): one score per cell. Four channels at least, for narrow networks.
+def hidden_channels(channels: int, reduction: int) -> int:
+    """C / reduction, four at least: for narrow networks."""
+    return max(channels // reduction, 4)
+
+
+def score_head(channels: int, hidden: int) -> nn.Sequential:
+    """conv3x3(C -> hidden), BN, ReLU, conv1x1(-> 1): one score per cell; hidden (9 C + 3) + 1 parameters.
 
     Batch norm needs more than one value per channel: in training, a batch of one on a 1x1 map raises ValueError.
     """
-    hidden = max(channels // reduction, 4)
     return nn.Sequential(
         nn.Conv2d(channels, hidden, 3, padding=1, bias=False),
         nn.BatchNorm2d(hidden),
@@ -24,19 +28,25 @@ class PositionAttention(nn.Module):
 
     The baseline of every table of the rectangular attention paper (arXiv 2503.10875), which does not give its layers:
     this is our reading. It is the head that `RectAttention(predictor="moments")` uses, so the two differ in the shape
-    of the map and in nothing else: same parameters, same place.
+    of the map and in nothing else: same parameters, same place. `RectAttention(predictor="grid")` has more: for a control
+    of its size give its number of parameters as `budget`.
 
     shape: (C, H, W) of the place; x and y: (B, C, H, W). reduction: hidden channels = C / reduction, at least 4.
-    `.map`: (B, 1, H, W) in [0, 1], fp32, of the last forward. Raises ValueError for another shape or reduction < 1.
+    budget: instead of `reduction`, as many hidden channels as come nearest to so many parameters (within (9 C + 3) / 2 of it).
+    `.map`: (B, 1, H, W) in [0, 1], fp32, of the last forward.
+    Raises ValueError for another shape, reduction < 1 or a budget below one hidden channel.
     """
 
-    def __init__(self, shape: tuple[int, ...], *, reduction: int = 4):
+    def __init__(self, shape: tuple[int, ...], *, reduction: int = 4, budget: int | None = None):
         super().__init__()
         if len(shape) != 3:
             raise ValueError(f"position attention needs a place of shape (C, H, W), got {tuple(shape)}")
         if reduction < 1:
             raise ValueError(f"reduction must be at least 1, got {reduction}")
-        self.score = score_head(shape[0], reduction)
+        one = 9 * shape[0] + 3  # parameters of a hidden channel; the last bias is one more
+        if budget is not None and budget < one + 1:
+            raise ValueError(f"budget must be at least {one + 1} parameters at {shape[0]} channels, got {budget}")
+        self.score = score_head(shape[0], hidden_channels(shape[0], reduction) if budget is None else round((budget - 1) / one))
         self.map: Tensor | None = None
 
     def forward(self, x_BCHW: Tensor) -> Tensor:

@@ -8,7 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from attnlab.attention.position import score_head
+from attnlab.attention.position import hidden_channels, score_head
+from attnlab.attention.rect_equivariance import draw_similarity, equivariance_loss, transform_map
 
 Profile = Literal["product", "abs", "quadratic"]
 
@@ -97,7 +98,7 @@ class MomentsHead(nn.Module):
     def __init__(self, channels: int, *, reduction: int, init_size: float, rotate: bool):
         super().__init__()
         self.factor, self.rotate = init_size * math.sqrt(3), rotate
-        self.score = score_head(channels, reduction)
+        self.score = score_head(channels, hidden_channels(channels, reduction))
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
         return moments_rectangle(self.score(x_BCHW), factor=self.factor, rotate=self.rotate)
@@ -124,7 +125,7 @@ class GridHead(nn.Module):
         if not low < init_size < high:
             raise ValueError(f"init_size must be in ({low:.3g}, {high:.3g}) for the grid predictor, got {init_size}")
         self.rotate = rotate
-        hidden = max(channels // reduction, 4)
+        hidden = hidden_channels(channels, reduction)
         self.conv = nn.Conv2d(channels, hidden, 3, padding=1, bias=False)
         self.bn = nn.BatchNorm2d(hidden)
         self.fc1 = nn.Linear(16 * hidden, 64)
@@ -151,7 +152,7 @@ class RectAttention(nn.Module):
     end to end, put into any CNN; a position-wise map (`PositionAttention`) is the baseline of all tables.
     Our reading, as no code is published and the text we have leaves it open: the smooth function (`rectangle_map`), the
     predictor, where it is placed, the sharpness, the initial rectangle, and that equivariance is a property of the
-    parametrisation and no loss term. The area term is ours.
+    parametrisation; as a loss term it is an option, off by default. The area term is ours.
 
     shape: (C, H, W) of the place; x and y: (B, C, H, W), any B, H, W >= 1.
     predictor: "moments": a score map, whose softmax mean and covariance give the rectangle, so it moves, flips and turns
@@ -162,9 +163,13 @@ class RectAttention(nn.Module):
       scores, and 2 gives it exactly the moments of the scores.
     sharpness: s > 0, edge width about 4/s map units. learn_sharpness: s * exp(g), g learned from 0 (so weight decay
       pulls to s). profile: see `rectangle_map`. rotate: False fixes theta = 0. reduction: hidden channels C / reduction.
-    area_weight: `.penalty` = area_weight * mean(A), >= 0; 0 gives no penalty.
+    area_weight: >= 0; area_weight * mean(A) is part of `.penalty`.
+    equivariance_weight: >= 0; in training mode equivariance_weight * L_eq (`equivariance_loss`) is part of `.penalty`. A random
+      similarity T per image (shifts to .25, turns to 30 degrees, scales .8 to 1.25) acts on the feature map x, since the image is
+      out of reach here, and the same head predicts once more: a second pass of the head alone. It normalises by its own batch and
+      leaves the running statistics of batch norm as they are. Without `rotate` T does not turn. 0: no pass, nothing is drawn.
     Kept from the last forward, in its graph: `.map` (B, 1, H, W) in [0, 1]; `.rectangle` (B, 5): cx, cy, full widths w, h
-    in map coordinates [-1, 1], theta in radians; `.penalty`, a scalar or None.
+    in map coordinates [-1, 1], theta in radians; `.penalty`, the sum of its terms, or None where both weights are 0.
     Raises ValueError for a place without (C, H, W) or a value out of range.
 
     Why these defaults (10 classes of digits among pieces of other digits, 40x40, after the second stage). Near the identity
@@ -182,6 +187,7 @@ class RectAttention(nn.Module):
         predictor: Literal["grid", "moments"] = "moments",
         init_size: float = 1.5,
         area_weight: float = 0.1,
+        equivariance_weight: float = 0.0,
         rotate: bool = True,
         profile: Literal["product", "abs", "quadratic"] = "product",
         learn_sharpness: bool = False,
@@ -198,9 +204,11 @@ class RectAttention(nn.Module):
         for key, value in {"sharpness": sharpness, "init_size": init_size, "reduction": reduction}.items():
             if not value > 0:
                 raise ValueError(f"{key} must be > 0, got {value}")
-        if not area_weight >= 0:
-            raise ValueError(f"area_weight must be >= 0, got {area_weight}")
-        self.sharpness, self.profile, self.area_weight = sharpness, profile, area_weight
+        for key, value in {"area_weight": area_weight, "equivariance_weight": equivariance_weight}.items():
+            if not value >= 0:
+                raise ValueError(f"{key} must be >= 0, got {value}")
+        self.sharpness, self.profile, self.rotate = sharpness, profile, rotate
+        self.area_weight, self.equivariance_weight = area_weight, equivariance_weight
         self.predictor = heads[predictor](shape[0], reduction=reduction, init_size=init_size, rotate=rotate)
         self.log_gain = nn.Parameter(torch.zeros(())) if learn_sharpness else None
         self.map: Tensor | None = None
@@ -213,7 +221,23 @@ class RectAttention(nn.Module):
         self.rectangle = self.predictor(x_BCHW)
         self.map = rectangle_map(self.rectangle, H, W, sharpness, self.profile)
         self.penalty = self.area_weight * self.map.mean() if self.area_weight else None
+        if self.equivariance_weight and self.training:
+            term = self.equivariance_weight * self.equivariance(x_BCHW)
+            self.penalty = term if self.penalty is None else self.penalty + term
         return x_BCHW * self.map.to(x_BCHW.dtype)
+
+    def equivariance(self, x_BCHW: Tensor) -> Tensor:
+        """L_eq of the last rectangle under one random similarity of the map per image."""
+        similarity_B4 = draw_similarity(self.rectangle, rotate=self.rotate)
+        norms = [module for module in self.predictor.modules() if isinstance(module, nn.BatchNorm2d)]
+        try:
+            for norm in norms:  # by the batch's statistics as before, but kept out of the running ones
+                norm.track_running_stats = False
+            found_B5 = self.predictor(transform_map(x_BCHW, similarity_B4))
+        finally:
+            for norm in norms:
+                norm.track_running_stats = True
+        return equivariance_loss(found_B5, self.rectangle, similarity_B4)
 
     def __getstate__(self):  # a copy takes the weights, not the graph of the last batch (which cannot be copied)
         return {**super().__getstate__(), "map": None, "rectangle": None, "penalty": None}

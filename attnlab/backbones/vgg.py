@@ -28,18 +28,22 @@ def max_pool(size: int = 2) -> nn.MaxPool2d:
 
 
 class VGG16(Backbone):
-    """VGG-16 with BatchNorm, CIFAR form: input, stem, layer1..layer5 (each ends in `pool`), pool, [bottleneck], features, fc.
+    """VGG-16 with BatchNorm, CIFAR form: input, stem, layer1..layer5 (each ends in `pool`), pool, [neck], [bottleneck],
+    features, fc.
 
     Simonyan and Zisserman (arXiv 1409.1556), configuration D: 2, 2, 3, 3, 3 convolutions of (1, 2, 4, 8, 8) * width channels, one Linear at
-    the end. stem="cifar" is nothing (Identity); "imagenet" (ours, for large images) puts 7x7/2, BatchNorm, ReLU, max-pool/2 before layer1.
+    the end. `hidden` puts a fully connected layer before it: neck = Linear(8 * width, hidden), ReLU. stem="cifar" is nothing (Identity);
+    "imagenet" (ours, for large images) puts 7x7/2, BatchNorm, ReLU, max-pool/2 before layer1.
     Differs from the CIFAR repositories in: max-pools round up, the same for 32x32, so that 16x16 and 28x28 pass too; convolutions
     start by He's rule (fan-out, normal).
     Raises ValueError for vectors, for images below 16x16 (64x64 with the imagenet stem) and for sizes below 1.
     """
 
-    def __init__(self, num_classes: int, shape: tuple[int, ...], *, stem: Stem, width: int, bottleneck: int | None) -> None:
+    def __init__(
+        self, num_classes: int, shape: tuple[int, ...], *, stem: Stem, width: int, hidden: int | None, bottleneck: int | None
+    ) -> None:
         check_images("vgg16", shape, smallest=16, stem=stem)
-        check_sizes(num_classes=num_classes, width=width, bottleneck=bottleneck)
+        check_sizes(num_classes=num_classes, width=width, hidden=hidden, bottleneck=bottleneck)
         super().__init__()
         w = width
         self.stem = nn.Identity() if stem == "cifar" else make_stem(stem, shape[0], w)
@@ -49,13 +53,14 @@ class VGG16(Backbone):
         self.layer4 = stage(4 * w, [8 * w] * 3)
         self.layer5 = stage(8 * w, [8 * w] * 3)
         self.pool = global_pool()
-        self.add_head(8 * w, num_classes, bottleneck)
+        self.neck = None if hidden is None else nn.Sequential(OrderedDict(linear=nn.Linear(8 * w, hidden), relu=nn.ReLU()))
+        self.add_head(hidden or 8 * w, num_classes, bottleneck)
         init_convolutions(self)
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
         x_BCHW = self.layer2(self.layer1(self.stem(self.input(x_BCHW))))
-        x_BCHW = self.layer5(self.layer4(self.layer3(x_BCHW)))
-        return self.classify(self.pool(x_BCHW))
+        x_BD = self.pool(self.layer5(self.layer4(self.layer3(x_BCHW))))
+        return self.classify(x_BD if self.neck is None else self.neck(x_BD))
 
 
 class DropoutVGG(Backbone):
@@ -110,9 +115,17 @@ class DropoutVGG(Backbone):
         return self.classify(self.neck(self.pool(x_BCHW)))
 
 
-def vgg16(num_classes: int, shape: tuple[int, ...], *, stem: Stem = "cifar", width: int = 64, bottleneck: int | None = None) -> VGG16:
+def vgg16(
+    num_classes: int,
+    shape: tuple[int, ...],
+    *,
+    stem: Stem = "cifar",
+    width: int = 64,
+    hidden: int | None = None,
+    bottleneck: int | None = None,
+) -> VGG16:
     """VGG-16, CIFAR form. 14,728,266 parameters for 10 classes of 3x32x32. See `VGG16`."""
-    return VGG16(num_classes, shape, stem=stem, width=width, bottleneck=bottleneck)
+    return VGG16(num_classes, shape, stem=stem, width=width, hidden=hidden, bottleneck=bottleneck)
 
 
 def vgg_ltpa(

@@ -25,8 +25,8 @@ class AdvancedDropout(nn.Module):
     Initialised as the authors' code: W_h, b_h, W_mu, W_sigma ~ U(0, 0.01), b_mu = 0, b_sigma = 1.2.
 
     Differs from the official code in: pi instead of 3.14; noise on the features' device; mu and sigma in fp32 under autocast. There these
-    parameters train at learning rate 1e-4 beside 0.1 for the network, here at the network's unless the optimizer separates them. As in the
-    code, and unlike the paper's derivation, there is no KL term.
+    parameters train at learning rate 1e-4 beside 0.1 for the network, here at the network's unless `optimizer.groups.advanced_dropout.lr`
+    says otherwise. As in the code, and unlike the paper's derivation, there is no KL term.
     """
 
     def __init__(self, shape: tuple[int, ...], *, reduction: int = 16):

@@ -297,6 +297,30 @@ def test_placed_on_a_resnet():
     assert network.bfloat16()(x.bfloat16()).dtype == torch.bfloat16
 
 
+@pytest.mark.parametrize("combine", ["concat", "indep"])
+def test_features_of_the_network_are_what_the_final_linear_is_given(combine):
+    from attnlab.network import Network
+
+    torch.manual_seed(0)
+    network = Network(Chain(), {"ltpa": ltpa(["tap1", "tap2"], combine=combine, indep_combine="sum_logit")}, shape=(2, 7, 7), num_classes=K)
+    x, y = torch.randn(B, 2, 7, 7), torch.arange(B)
+    assert network(x, y).features.requires_grad
+    network = copy.deepcopy(network).eval()
+    out = network(x)
+    assert out.features.shape == (B, 6 + 8)
+    parts = [out.features] if combine == "concat" else out.features.split([6, 8], 1)
+    torch.testing.assert_close(sum(linear(part) for linear, part in zip(out.fc.classifiers, parts)), out.logits)
+    seen = []
+    network.backbone.fc.attended.register_forward_hook(lambda m, a, value: seen.append(value))
+    network(x)
+    expected = [h(part) for h, part in zip(network.backbone.fc.hidden, seen[0].split([6, 8], 1))]
+    torch.testing.assert_close(out.features, torch.cat(expected, 1))
+
+    torch.manual_seed(0)
+    plain = Network(Chain(), shape=(2, 7, 7), num_classes=K).eval()
+    assert plain(x).features.shape == (B, DIM)  # without a replacement: the backbone's own
+
+
 @pytest.mark.parametrize("options", [dict(compatibility="dp", combine="indep"), dict(match="l_up", merge_grad="sum")])
 def test_traces_whole(options):
     from attnlab.placement import place

@@ -45,6 +45,27 @@ def test_same_head_as_the_rectangle():
     assert [p.shape for p in position.parameters()] == [p.shape for p in rect.parameters()]
 
 
+def count(module):
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
+@pytest.mark.parametrize("shape", [(128, 20, 20), (256, 10, 10)])
+@pytest.mark.parametrize("predictor", ["moments", "grid"])
+def test_control_of_equal_size(shape, predictor):
+    rect = count(RectAttention(shape, predictor=predictor))
+    control = count(PositionAttention(shape) if predictor == "moments" else PositionAttention(shape, budget=rect))
+    assert abs(control - rect) <= 0.02 * rect
+    assert count(PositionAttention(shape, budget=rect)) == control
+
+
+@pytest.mark.parametrize("channels, budget", [(8, 76), (8, 1000), (32, 10_901)])
+def test_no_other_width_comes_nearer_to_the_budget(channels, budget):
+    module = PositionAttention((channels, 5, 5), budget=budget)
+    one = 9 * channels + 3
+    assert count(module) == module.score[0].out_channels * one + 1
+    assert abs(count(module) - budget) <= one / 2
+
+
 @pytest.mark.parametrize("B, H, W", [(2, 1, 1), (1, 2, 2), (1, 1, 3)])
 def test_small_maps_autocast_graph_and_copies(B, H, W):
     module = PositionAttention((4, H, W))
@@ -66,3 +87,21 @@ def test_errors():
         PositionAttention((10,))
     with pytest.raises(ValueError, match="reduction must be at least 1, got 0"):
         PositionAttention((8, 4, 4), reduction=0)
+    with pytest.raises(ValueError, match="budget must be at least 580 parameters at 64 channels, got 100"):
+        PositionAttention((64, 4, 4), budget=100)
+
+
+def test_the_table_gives_the_control_the_budget_of_the_grid():
+    from attnlab.config import compose
+    from attnlab.parts import make_data, make_learner
+    from attnlab.table_spec import read_spec
+
+    spec, sizes = read_spec("rect_cluttered"), {}
+    for row in spec.rows:
+        plan = compose([*spec.overrides(row, spec.columns[0]), "logger=none", "data.num_train=128", "data.num_test=10"])
+        network = make_learner(plan, make_data(plan)).network
+        sizes[row.label] = count(network.placed), plan.full["attention"].get("position", {}).get("module", {}).get("budget")
+    assert sizes["no attention"][0] == 0
+    assert sizes["position-wise"][0] == sizes["rectangle, moments"][0] == 2329
+    grid, (control, budget) = sizes["rectangle, grid"][0], sizes["position-wise, as large as grid"]
+    assert (grid, budget, control) == (10_901, 10_901, 10_768) and abs(control - grid) <= 0.02 * grid

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from attnlab.config import FLAT, KEYED, Plan, compose
-from attnlab.terminal import console, describe_os_error, leave
+from attnlab.terminal import console, leave, one_line
 
 FREE = ("data", "ood", "trainer", "logger", "paths", "name", "force", "check", "objective")
 HELP = f"""{__doc__}
@@ -63,14 +63,8 @@ def main() -> None:
     runs = [word.removeprefix("run=") for word in words if word.startswith("run=")]
     if len(runs) != 1:
         leave("give one run=FOLDER, the folder of a finished run")
-    try:
+    with one_line():
         path = evaluate(Path(runs[0]), [word for word in words if not word.startswith("run=")])
-    except ValueError as error:
-        leave(str(error))
-    except OSError as error:
-        leave(describe_os_error(error))
-    except KeyboardInterrupt:
-        leave("interrupted", code=130)
     print(path, flush=True)
 
 

@@ -137,7 +137,7 @@ def test_an_ensemble_is_the_mean_of_its_members(made) -> None:
     assert path.parent.name.startswith("digits-resnet18+digits-resnet18-rect-dropout-large_margin-x2-")
     assert found["parameters"] == sum(read(made[name] / "result.json")["parameters"] for name in ("plain", "rect"))
     assert {key.split("/")[1] for key in found["metrics"] if key.startswith("ood/")} == {"msp", "entropy"}
-    assert {each.name for each in (path.parent / "figures").iterdir()} >= {"ood_scores.png", "reliability.png"}
+    assert {each.name for each in (path.parent / "figures").iterdir()} >= {"ood_scores.png", "consistency.png", "reliability.png"}
     assert not [each for each in (path.parent / "figures").iterdir() if each.name.startswith("attention")]
     assert Record(path.parent).result() == found  # a whole record
 

@@ -17,7 +17,7 @@ from attnlab.names import nearest
 from attnlab.record import FAILED, FINISHED, INTERRUPTED, RUNNING
 from attnlab.report.board import read_rows
 from attnlab.table_records import BROKEN, MISSING, Found, Records, is_locked
-from attnlab.terminal import console, describe_os_error, leave
+from attnlab.terminal import console, one_line
 
 HELP = f"""{__doc__}
 
@@ -368,18 +368,13 @@ def main() -> None:
         print(HELP)
         return
     console()
-    try:
-        run_command(words)
-        sys.stdout.flush()
-    except BrokenPipeError:  # the reader of our output left
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(1)
-    except ValueError as error:
-        leave(str(error))
-    except OSError as error:
-        leave(describe_os_error(error))
-    except KeyboardInterrupt:
-        leave("interrupted", code=130)
+    with one_line():
+        try:
+            run_command(words)
+            sys.stdout.flush()
+        except BrokenPipeError:  # the reader of our output left
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            sys.exit(1)
 
 
 if __name__ == "__main__":

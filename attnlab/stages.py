@@ -117,6 +117,9 @@ class Stages:
             metrics = self.result["metrics"]
             auroc = {head: {name: metrics.get(f"ood/{head}/{name}/auroc") for name in sets} for head, sets in self.scores.items()}
             figures.score_histograms(self.scores, path=folder / "ood_scores.png", auroc=auroc)
+            if self.bank is not None:
+                right = (self.bank.logits.argmax(1) == self.bank.labels).cpu()
+                figures.consistency(self.scores, right, path=folder / "consistency.png")
         if self.bank is not None:
             figures.reliability(self.bank.logits.cpu(), self.bank.labels.cpu(), path=folder / "reliability.png")
         if not self.maps or self.bank is None or len(self.data.shape) != 3:

@@ -1,8 +1,10 @@
 """Terminal: what a person sees of an error: one line for a mistake of theirs, a traceback for one of ours."""
 
+import contextlib
 import errno
 import logging
 import sys
+from collections.abc import Iterator
 
 from attnlab.config import explain
 
@@ -24,6 +26,19 @@ def leave(text: str, *, code: int = 1) -> None:
     sys.stderr.write(f"attnlab: {' '.join(text.split())}\n")
     sys.stderr.flush()
     sys.exit(code)
+
+
+@contextlib.contextmanager
+def one_line() -> Iterator[None]:
+    """A user's mistake inside the block (ValueError, OSError, Ctrl-C) ends the program with one line; our own keeps its traceback."""
+    try:
+        yield
+    except ValueError as error:
+        leave(str(error))
+    except OSError as error:
+        leave(describe_os_error(error))
+    except KeyboardInterrupt:
+        leave("interrupted", code=130)
 
 
 def message(error: BaseException) -> str | None:

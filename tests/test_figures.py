@@ -173,6 +173,50 @@ def test_score_histograms_of_odd_scores(tmp_path, drawn):
     assert figures.score_histograms({}, path=tmp_path / "no.png") is None
 
 
+# -- consistency
+
+
+@pytest.mark.parametrize(("num_heads", "num_sets", "long"), [(1, 1, False), (8, 2, False), (3, 4, True), (5, 20, True)])
+def test_consistency(tmp_path, drawn, num_heads, num_sets, long):
+    scores, _ = scores_for(num_heads, num_sets, long=long)
+    right = torch.rand(300, generator=torch.Generator().manual_seed(2)) < 0.9
+    texts = check(figures.consistency(scores, right, path=tmp_path / "kept.png"), drawn)
+    panels = drawn["kept"].axes
+    assert len(panels) == min(num_sets, 4) and all(len(axes.lines) == num_heads + 1 for axes in panels)
+    assert any("16 more OOD sets are not drawn" in text for text in texts) == (num_sets == 20)
+    best, *lines = (line.get_ydata() for line in panels[0].lines)
+    assert all((line <= best + 1e-12).all() for line in lines)
+    assert all(line[0] == pytest.approx(int(right.sum()) / 380) for line in (best, *lines))
+
+
+def test_consistency_is_what_its_axes_say(tmp_path, drawn):
+    """Ten test images of which one is wrong and suspicious, ten foreign ones: half rejected, nine right ones and one wrong are kept."""
+    scores = {"head": {"test": torch.arange(10.0), "far": torch.arange(10.0) + 9.5}}
+    figures.consistency(scores, torch.arange(10) < 9, path=tmp_path / "hand.png")
+    best, line = drawn["hand"].axes[0].lines
+    at = {round(x, 2): y for x, y in zip(*line.get_data())}
+    assert (at[0.0], at[0.5], at[0.9]) == (0.45, 0.9, 1.0)
+    assert dict(zip(best.get_xdata().round(2), best.get_ydata()))[0.55] == 1.0
+
+
+def test_consistency_of_odd_scores(tmp_path, drawn):
+    right = torch.tensor([True, False, True, True])
+    fine = torch.tensor([0.0, math.inf, -math.inf, 1.0])
+    scores = {
+        "inf": {"test": fine, "far": fine, "nan": fine},
+        "nan": {"test": fine, "far": torch.tensor([math.nan, 1.0])},
+        "flat": {"test": torch.zeros(4).bfloat16(), "far": torch.zeros(2)},
+        "none": {"far": fine},
+    }
+    texts = check(figures.consistency(scores, right, path=tmp_path / "odd.png"), drawn)
+    assert {"test + far", "test + nan"} <= set(texts) and not any(text.startswith(("nan ", "none ")) for text in texts)
+    for nothing in ({}, {"none": {"far": fine}}, {"alone": {"test": fine}}):
+        assert figures.consistency(nothing, right, path=tmp_path / "no.png") is None
+    with pytest.raises(ValueError, match="got 3 for 4 of inf"):
+        figures.consistency(scores, right[:3], path=tmp_path / "no.png")
+    assert not (tmp_path / "no.png").exists()
+
+
 # -- curves
 
 

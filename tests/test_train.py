@@ -41,7 +41,7 @@ def test_the_record_of_a_run(run) -> None:
         assert 0 <= metrics[f"loc/rect@layer2/{name}"] <= 1
     folder = result["folder"]
     figures = {path.name for path in (folder / "figures").iterdir()}
-    assert figures == {"curves.png", "ood_scores.png", "reliability.png", "attention_rect_at_layer2.png"}
+    assert figures == {"curves.png", "ood_scores.png", "consistency.png", "reliability.png", "attention_rect_at_layer2.png"}
     rows = (folder / "metrics.csv").read_text().splitlines()
     assert rows[0].startswith("epoch,train/loss") and len(rows) == 3
     assert result["data"]["images"]["test"] == 40 and len(result["data"]["digests"]["test"]) == 16

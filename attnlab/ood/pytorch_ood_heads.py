@@ -125,12 +125,21 @@ class MaxLogit(Adapter):
 
 
 class Energy(Adapter):
-    """Energy (2010.03759): -temperature * log sum_k exp(z_k / temperature)."""
+    """Energy (2010.03759): -temperature * log sum_k exp(z_k / temperature).
+
+    Raises ValueError: all energies are 0 up to rounding, because the logits are log-probabilities already (an ensemble's are).
+    """
 
     needs_fit = False
 
     def __init__(self, *, temperature: float = 1.0) -> None:
         super().__init__("EnergyBased", t=_positive("temperature", temperature))
+
+    def score(self, bank: Bank) -> Tensor:
+        scores_N = super().score(bank)
+        if (scores_N.abs() < 1e-5).all():  # only rounding would be ranked
+            raise ValueError("the logits are log-probabilities (an ensemble's are), whose energy is 0 for every input; use msp or entropy")
+        return scores_N
 
 
 class ODIN(MSP):

@@ -66,6 +66,15 @@ def test_logit_heads(temperature):
     np.testing.assert_allclose(heads.Energy(temperature=temperature).score(TEST), energy, rtol=1e-12)
 
 
+def test_energy_of_log_probabilities_is_refused():
+    """It is 0 for every sample, and its rounding would be ranked."""
+    for dtype in (torch.float32, torch.float64):
+        bank = Bank(TEST.features, TEST.logits.to(dtype).log_softmax(1), TEST.labels)
+        with pytest.raises(ValueError, match="the logits are log-probabilities"):
+            heads.Energy().score(bank)
+        assert heads.Energy(temperature=2.0).score(bank).std() > 0
+
+
 def test_confident_samples_do_not_tie():
     logits = torch.tensor([[20.0, 0, 0], [25, 0, 0], [30, 0, 0]])  # all 1 after a softmax in fp32
     scores = heads.MSP().score(Bank(torch.zeros(3, 1), logits, torch.zeros(3, dtype=torch.int64)))

@@ -40,7 +40,7 @@ class Trained:
 
     def network(self, data: ImageData) -> Network:
         """With the run's weights, on the CPU."""
-        learner = make_learner(self.plan, data, make_settings(self.plan))
+        learner = make_learner(self.plan, data)
         record = Record(self.folder)
         if not record.checkpoint_path.exists():
             raise ValueError(f"{record.checkpoint_path}: is missing, so there is no network to evaluate")

@@ -32,7 +32,7 @@ def make_data(plan: Plan) -> ImageData:
     return data
 
 
-def make_learner(plan: Plan, data: ImageData, settings: Settings, **hooks: Any) -> "Learner":
+def make_learner(plan: Plan, data: ImageData, settings: Settings | None = None, **hooks: Any) -> "Learner":
     """Network, loss, optimizer and schedule of a plan. The backbone is initialised before its guests, so runs of one seed share it."""
     from attnlab.learner import Learner, seed_all  # Lightning: only once the data is known to be there
 
@@ -68,7 +68,7 @@ def make_learner(plan: Plan, data: ImageData, settings: Settings, **hooks: Any) 
         loss,
         optimizer=checked(optimizer, where="optimizer"),
         schedule=checked(build(full["schedule"], allow=allow, where="schedule"), where="schedule"),
-        settings=settings,
+        settings=settings or make_settings(plan),
         weight_regularizers=penalties,
         seed=full["seed"],
         address=plan.address,

@@ -125,10 +125,12 @@ class Learner(pl.LightningModule):
     def objective(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor, tuple[str, ...]]:
         """The loss of one batch; its terms (T,), fp32; how many it got right; the terms' names. `compile` makes it one graph."""
         terms, logits = self.terms(x, y)
-        values_T = torch.stack([term.float() for term in terms.values()])
+        values = [term.float() for term in terms.values()]
+        values_T = torch.stack(values) if len(values) > 1 else values[0][None]
+        total = values_T.sum() if len(values) > 1 else values[0]
         with torch.no_grad():
             correct = (logits.argmax(1) == y).sum()
-        return values_T.sum(), values_T.detach(), correct, tuple(terms)
+        return total, values_T.detach(), correct, tuple(terms)
 
     def compile_objective(self, **options: Any) -> None:
         """Forward pass and loss as one graph (and, by it, the backward pass). Evaluation stays eager: it needs no second compilation.

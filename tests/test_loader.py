@@ -6,7 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from attnlab.data.augment import crop, epoch_plan, mirror, pad_zeros, stream_seed
+from attnlab.data.augment import Crops, epoch_plan, mirror, mirror_picks, pad_zeros, stream_seed
 from attnlab.data.loader import ResidentLoader
 from attnlab.data.stream import ImageSet, StreamLoader
 
@@ -50,8 +50,9 @@ def by_hand(images, order, dy, dx, flip, pad, mean, std):
 def test_augmentation_equals_a_loop_over_images(pad, num, shape, seed):
     images = torch.randint(0, 256, (num, *shape), dtype=torch.uint8, generator=torch.Generator().manual_seed(seed))
     plan = epoch_plan(num, seed=seed, epoch=0, pad=pad)
-    got = crop(pad_zeros(images.permute(0, 2, 3, 1), pad), plan.order_N, plan.dy_N, plan.dx_N, pad)
-    got = mirror(got, plan.flip_N).permute(0, 3, 1, 2)
+    crops = Crops(pad_zeros(images.permute(0, 2, 3, 1), pad), pad)
+    got = crops(crops.first(plan.order_N, plan.dy_N, plan.dx_N))
+    got = mirror(got, mirror_picks(plan.flip_N, len(got))).permute(0, 3, 1, 2)
     want, _ = by_hand(images, *(column.tolist() for column in plan), pad, (0.5,) * shape[0], (1.0,) * shape[0])
     assert torch.equal(got, want)
 

@@ -55,24 +55,38 @@ def pad_zeros(images_NHWC: Tensor, pad: int) -> Tensor:
     return padded
 
 
-def crop(padded_NHWC: Tensor, index_B: Tensor, dy_B: Tensor, dx_B: Tensor, pad: int) -> Tensor:
-    """Images `index_B` of the padded set, cut at (dy, dx): ONE gather of whole pixel rows, (B, H, W, C).
+class Crops:
+    """Windows of a padded set `(N, Hp, Wp, C)`: each batch is ONE gather of whole pixel rows. What is the same for all is kept.
 
-    Row r of the overlapping view below is the W pixels that start at pixel r, so that a crop is H of its rows.
+    Row r of the overlapping view `runs` is the W pixels that start at pixel r, so that a crop is H of its rows.
     """
-    N, Hp, Wp, C = padded_NHWC.shape
-    H, W = Hp - 2 * pad, Wp - 2 * pad
-    runs = padded_NHWC.as_strided((N * Hp * Wp - W + 1, W * C), (C, 1), padded_NHWC.storage_offset())
-    first_B = (index_B * Hp + dy_B) * Wp + dx_B
-    rows_BH = first_B[:, None] + torch.arange(H, device=first_B.device) * Wp
-    return runs.index_select(0, rows_BH.view(-1)).view(-1, H, W, C)
+
+    def __init__(self, padded_NHWC: Tensor, pad: int) -> None:
+        N, self.Hp, self.Wp, C = padded_NHWC.shape
+        self.H, self.W = self.Hp - 2 * pad, self.Wp - 2 * pad
+        shape = (N * self.Hp * self.Wp - self.W + 1, self.W * C)
+        self.runs = padded_NHWC.as_strided(shape, (C, 1), padded_NHWC.storage_offset())
+        self.below_H = torch.arange(self.H, device=padded_NHWC.device) * self.Wp
+
+    def first(self, index_N: Tensor, dy_N: Tensor, dx_N: Tensor) -> Tensor:
+        """The run with which the crop at (dy, dx) of image `index` begins."""
+        return (index_N * self.Hp + dy_N) * self.Wp + dx_N
+
+    def __call__(self, first_B: Tensor) -> Tensor:
+        """The crops that begin there, (B, H, W, C)."""
+        rows_BH = first_B[:, None] + self.below_H
+        return self.runs.index_select(0, rows_BH.view(-1)).view(len(first_B), self.H, self.W, -1)
 
 
-def mirror(x_BHWC: Tensor, flip_B: Tensor) -> Tensor:
-    """Left-right flip where flip_B is 1. (Picking from both versions copies whole images: 3x faster than torch.where on a CPU.)"""
-    B = len(x_BHWC)
-    both = torch.cat([x_BHWC, x_BHWC.flip(2)])
-    return both.index_select(0, torch.arange(B, device=flip_B.device) + B * flip_B)
+def mirror_picks(flip_N: Tensor, batch_size: int) -> Tensor:
+    """For `mirror`, of a whole epoch: which of the 2 B images of its batch, unmirrored and mirrored in turn, image k is."""
+    return 2 * (torch.arange(len(flip_N), device=flip_N.device) % batch_size) + flip_N
+
+
+def mirror(x_BHWC: Tensor, pick_B: Tensor) -> Tensor:
+    """Left-right flip where it was drawn. (Picking from both versions copies whole images: 3x faster than torch.where on a CPU.)"""
+    both_B2HWC = torch.stack([x_BHWC, x_BHWC.flip(2)], 1)
+    return both_B2HWC.flatten(0, 1).index_select(0, pick_B)
 
 
 def scale_and_bias(

@@ -5,13 +5,14 @@ No DataLoader, no workers, no transfer: Lightning takes any iterable with a leng
 Legend: N images of the set, B of the batch, C channels, H height, W width, D values of a vector.
 """
 
+import itertools
 from collections.abc import Iterator
 from typing import Self
 
 import torch
 from torch import Tensor
 
-from attnlab.data.augment import Plan, crop, epoch_plan, mirror, normalise, pad_zeros, scale_and_bias
+from attnlab.data.augment import Crops, Plan, epoch_plan, mirror, mirror_picks, normalise, pad_zeros, scale_and_bias
 
 
 class EpochLoader:
@@ -75,16 +76,15 @@ class EpochLoader:
             whole = Plan(torch.arange(num), zeros, zeros, zeros)
         return whole.shard(self.rank, self.world_size, even=self.drop_last)
 
-    def batches(self, plan: Plan) -> Iterator[Plan]:
-        """The plan cut into batches."""
-        for start in range(0, len(self) * self.batch_size, self.batch_size):
-            yield Plan(*(column[start : start + self.batch_size] for column in plan))
+    def batches(self, *columns_N: Tensor) -> Iterator[tuple[Tensor, ...]]:
+        """Columns of an epoch cut into batches: views, no kernel a step."""
+        return itertools.islice(zip(*(column_N.split(self.batch_size) for column_N in columns_N)), len(self))
 
-    def finish(self, x_BHWC: Tensor, rows: Plan) -> tuple[Tensor, Tensor]:
-        """Cropped uint8 images -> mirrored, normalised batch with its labels."""
+    def finish(self, x_BHWC: Tensor, pick_B: Tensor) -> Tensor:
+        """Cropped uint8 images -> mirrored, normalised batch."""
         if self.flip:
-            x_BHWC = mirror(x_BHWC, rows.flip_N)
-        return normalise(x_BHWC.permute(0, 3, 1, 2), self.scale, self.bias), self.labels_N.index_select(0, rows.order_N)
+            x_BHWC = mirror(x_BHWC, pick_B)
+        return normalise(x_BHWC.permute(0, 3, 1, 2), self.scale, self.bias)
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         raise NotImplementedError
@@ -96,20 +96,19 @@ class ResidentLoader(EpochLoader):
     def __init__(self, images: Tensor, labels_N: Tensor, **options):
         super().__init__(labels_N, tuple(images.shape[1:]), **options)
         images = images.to(self.device)
+        self.crops = None
         if images.ndim == 4:
             images = images.permute(0, 2, 3, 1).contiguous()  # no copy where the memory is channels_last already
-            images = pad_zeros(images, self.pad) if self.pad else images
+            if self.pad:
+                images = pad_zeros(images, self.pad)
+                self.crops = Crops(images, self.pad)
         self.images = images
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         # A generator: the epoch is read at the first batch, after Lightning's set_epoch, not when the iterator is made.
         plan = self.plan().to(self.device)
-        for rows in self.batches(plan):
-            if self.pad:
-                images = crop(self.images, rows.order_N, rows.dy_N, rows.dx_N, self.pad)
-            else:
-                images = self.images.index_select(0, rows.order_N)
-            if images.ndim == 4:
-                yield self.finish(images, rows)
-            else:
-                yield normalise(images, self.scale, self.bias), self.labels_N.index_select(0, rows.order_N)
+        where_N = self.crops.first(plan.order_N, plan.dy_N, plan.dx_N) if self.crops else plan.order_N
+        labels_N = self.labels_N.index_select(0, plan.order_N)
+        for where_B, pick_B, y_B in self.batches(where_N, mirror_picks(plan.flip_N, self.batch_size), labels_N):
+            images = self.crops(where_B) if self.crops else self.images.index_select(0, where_B)
+            yield (self.finish(images, pick_B) if images.ndim == 4 else normalise(images, self.scale, self.bias)), y_B

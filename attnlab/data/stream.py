@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from attnlab.data.augment import crop, pad_zeros, stream_seed
+from attnlab.data.augment import Crops, mirror_picks, pad_zeros, stream_seed
 from attnlab.data.loader import EpochLoader
 
 GREY_MODES = ("1", "L", "LA", "I", "I;16", "F")  # Pillow's
@@ -244,13 +244,15 @@ class StreamLoader(EpochLoader):
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         self.current = self.plan()
-        rows_of = self.batches(self.current.to(self.device))
-        for images, rows in zip(self._decoded(), rows_of, strict=True):
+        plan = self.current.to(self.device)
+        labels_N = self.labels_N.index_select(0, plan.order_N)
+        rows_of = self.batches(plan.dy_N, plan.dx_N, mirror_picks(plan.flip_N, self.batch_size), labels_N)
+        for images, (dy_B, dx_B, pick_B, y_B) in zip(self._decoded(), rows_of, strict=True):
             images = images.to(self.device, non_blocking=True)
             if self.pad:
-                here_B = torch.arange(len(images), device=self.device)
-                images = crop(pad_zeros(images, self.pad), here_B, rows.dy_N, rows.dx_N, self.pad)
-            yield self.finish(images, rows)
+                crops = Crops(pad_zeros(images, self.pad), self.pad)
+                images = crops(crops.first(torch.arange(len(images), device=self.device), dy_B, dx_B))
+            yield self.finish(images, pick_B), y_B
 
     def _decoded(self) -> Iterator[Tensor]:
         try:
@@ -270,5 +272,5 @@ class _Requests:
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
         epoch = self.loader.epoch
-        for rows in self.loader.batches(self.loader.current):
-            yield [(epoch, index) for index in rows.order_N.tolist()]
+        for (order_B,) in self.loader.batches(self.loader.current.order_N):
+            yield [(epoch, index) for index in order_B.tolist()]

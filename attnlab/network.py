@@ -20,13 +20,15 @@ class Output(NamedTuple):
 
     logits (B, K); features (B, D), what the final layer was given, or None where the backbone names no `features`: of a module in the place
     of `fc` that names `features` itself, those; fc, the module at `fc` (a Linear unless something replaced it), or None; target, the labels
-    after guests that rewrite them (mixup, cutmix), or None.
+    after guests that rewrite them (mixup, cutmix), or None; copies, where a guest at `input` has appended n copies of the images to the
+    batch (noisy_copies), the logits and features of those n B rows, else None.
     """
 
     logits: Tensor
     features: Tensor | None
     fc: nn.Module | None
     target: Tensor | None = None
+    copies: "Output | None" = None
 
 
 class Network(nn.Module):
@@ -60,7 +62,12 @@ class Network(nn.Module):
         values = self.placed.tape.values
         values[TARGET] = target
         logits = self.backbone(x)
-        return Output(logits, values.pop(FEATURES, None), self.fc, values.pop(TARGET))
+        features, target = values.pop(FEATURES, None), values.pop(TARGET)
+        if len(logits) == len(x):
+            return Output(logits, features, self.fc, target)
+        own, further = slice(0, len(x)), slice(len(x), None)
+        copies = Output(logits[further], None if features is None else features[further], self.fc)
+        return Output(logits[own], None if features is None else features[own], self.fc, target, copies)
 
     def __deepcopy__(self, memo: dict) -> "Network":
         spare_graphs(self, memo)

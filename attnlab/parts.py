@@ -2,6 +2,7 @@
 
 import functools
 import logging
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -42,7 +43,7 @@ def make_learner(plan: Plan, data: ImageData, settings: Settings | None = None, 
     shapes = places_of(backbone, data.shape)
     placements, penalties = {}, {}
     for group in ("attention", "regularizer"):
-        for name, entry in build(full[group], allow=allow, where=group).items():
+        for name, entry in build(_with_pixels(full[group], data), allow=allow, where=group).items():
             if name in placements or name in penalties:
                 raise ConfigError(f"{group}.{name}: another component has this name; rename one")
             if "penalty" in entry:
@@ -58,6 +59,10 @@ def make_learner(plan: Plan, data: ImageData, settings: Settings | None = None, 
     loss = checked(build(full["loss"], allow=allow, where="loss"), where="loss")(data.num_classes, feature_shape[0])
     if getattr(loss, "needs_fc", False) and not isinstance(network.fc, nn.Linear):
         raise ConfigError(f"loss {type(loss).__name__} needs a Linear at fc; there is a {type(network.fc).__name__}")
+    copying = [key for key, guest in network.placed.guests() if getattr(guest, "makes_copies", False)]
+    if copying and not getattr(loss, "takes_copies", False):
+        name = type(loss).__name__
+        raise ConfigError(f"{copying[0]} makes copies of images, which loss {name} does not take; use loss=ce or drop {copying[0]}")
     node, groups = split(full["optimizer"])
     optimizer = build(node, allow=allow, where="optimizer")
     if groups:
@@ -74,6 +79,16 @@ def make_learner(plan: Plan, data: ImageData, settings: Settings | None = None, 
         address=plan.address,
         **hooks,
     )
+
+
+def _with_pixels(group: Mapping[str, Any], data: ImageData) -> dict[str, Any]:
+    """The components of a group; a module that asks for the data's `mean` and `std` (to work in pixels) and was given none gets them."""
+    found = {}
+    for name, entry in group.items():
+        module = entry.get("module", {})
+        asked = {key: list(getattr(data, key)) for key in ("mean", "std") if key in module and module[key] is None}
+        found[name] = {**entry, "module": {**module, **asked}} if asked else entry
+    return found
 
 
 def make_heads(plan: Plan, data: ImageData) -> dict[str, Any]:

@@ -14,11 +14,13 @@ class CrossEntropy(nn.Module):
     """Mean of ``-sum_k q_k log softmax(z)_k`` over the batch, in fp32 or better.
 
     ``y`` is class numbers ``(B,)`` or probabilities ``(B, K)`` (mixup, cutmix). ``label_smoothing`` s in [0, 1] replaces q by
-    ``(1 - s) q + s / K`` (1512.00567). ValueError: s outside [0, 1]. Returns ``{"ce": scalar}``.
+    ``(1 - s) q + s / K`` (1512.00567). Copies of the images (noisy_copies) count like images, with the same ``y``.
+    ValueError: s outside [0, 1]. Returns ``{"ce": scalar}``.
     """
 
     soft_targets = True
     needs_fc = False
+    takes_copies = True
 
     def __init__(self, num_classes: int, dim: int, *, label_smoothing: float = 0.0):
         super().__init__()
@@ -27,6 +29,9 @@ class CrossEntropy(nn.Module):
         self.label_smoothing = label_smoothing
 
     def forward(self, out: "Output", y: Tensor) -> dict[str, Tensor]:
-        logits_BK = out.logits.to(torch.promote_types(out.logits.dtype, torch.float32))
+        logits_BK = out.logits if out.copies is None else torch.cat([out.logits, out.copies.logits])
+        logits_BK = logits_BK.to(torch.promote_types(logits_BK.dtype, torch.float32))
         target = y.to(logits_BK.dtype) if y.is_floating_point() else y
+        if len(logits_BK) > len(y):
+            target = torch.cat([target] * (len(logits_BK) // len(y)))
         return {"ce": F.cross_entropy(logits_BK, target, label_smoothing=self.label_smoothing)}

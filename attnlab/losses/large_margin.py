@@ -41,6 +41,8 @@ class LargeMarginLoss(nn.Module):
     side); it uses the mean of this batch alone, the other two the momentum mean ("partial momentum updating"). The stored means are
     constants: through m_c the features receive 1 - momentum of the gradient. The final weight receives gradient through z and |w_c - w_i|.
     ``delta_var``, ``delta_dist`` are distances in feature space; the authors' CIFAR-10 script has a bottleneck of 30 and delta_dist = 6.
+    With copies of the images (noisy_copies; v3 of the paper) x in ``compact`` runs over images and copies; all means, and the other terms,
+    are those of the images alone.
 
     Buffers ``means (K, D)`` and ``seen (K,)`` change in training mode only; in eval mode the same terms are computed from them.
 
@@ -52,12 +54,11 @@ class LargeMarginLoss(nn.Module):
     ValueError: a radius or weight below 0, momentum outside [0, 1], soft labels (so no mixup, no cutmix), features not ``dim`` wide.
     Differs from the authors' code in: classes are not looped over; two classes with identical weights have no boundary and are left out
     (there: NaN); where two rivals tie exactly for the maximum, one receives the gradient (there: each a part).
-    Not here: the later variant (v3) that adds noisy copies of the images to ``compact``. They take a second forward pass, or a doubled
-    batch, which a loss cannot ask for.
     """
 
     soft_targets = False
     needs_fc = True
+    takes_copies = True
 
     def __init__(
         self,
@@ -119,9 +120,13 @@ class LargeMarginLoss(nn.Module):
                 self.seen.logical_or_(present_K)
 
             # vector_norm has gradient 0 at 0. F.embedding, not indexing: its backward is deterministic and cheap.
-            radius_B = torch.linalg.vector_norm(f_BD - F.embedding(y, means_KD), dim=1)
-            hinge_B = (radius_B - self.delta_var).clamp_min(0) ** 2
-            compact = (hinge_B * (share_K / count_K)[y]).sum() * ranks  # DDP averages over ranks what must be summed
+            # R rows: the images, and n copies of each.
+            f_RD = f_BD if out.copies is None else torch.cat([f_BD, out.copies.features.to(dtype)])
+            num_views = len(f_RD) // len(y)
+            y_R = torch.cat([y] * num_views) if num_views > 1 else y
+            radius_R = torch.linalg.vector_norm(f_RD - F.embedding(y_R, means_KD), dim=1)
+            hinge_R = (radius_R - self.delta_var).clamp_min(0) ** 2
+            compact = (hinge_R * (share_K / count_K)[y_R]).sum() * (ranks / num_views)  # DDP averages over ranks what must be summed
 
             # The maximum passes gradient to one rival per class alone: find it among K x K pairs without gradient, then measure that pair.
             # Not through the Gram matrix: the gap of near-equal weights would drown in rounding. Gap 0 (the class itself) is no rival.

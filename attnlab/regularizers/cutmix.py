@@ -5,7 +5,7 @@ import torch
 from torch import Tensor, nn
 
 from attnlab.regularizers.boxes import box_mask, check_image_shape
-from attnlab.regularizers.mixup import draw_beta, soft_labels
+from attnlab.regularizers.mixup import check_labels, draw_beta, soft_labels
 
 
 class CutMix(nn.Module):
@@ -46,6 +46,7 @@ class CutMix(nn.Module):
     def forward(self, x_BCHW: Tensor, target: Tensor | None) -> tuple[Tensor, Tensor | None]:
         if not self.training or target is None:
             return x_BCHW, target
+        check_labels(x_BCHW, target)
         B, _, H, W = x_BCHW.shape
         device = x_BCHW.device
         partner_B = torch.randperm(B, device=device)

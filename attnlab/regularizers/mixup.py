@@ -36,6 +36,7 @@ class Mixup(nn.Module):
     def forward(self, x: Tensor, target: Tensor | None) -> tuple[Tensor, Tensor | None]:
         if not self.training or target is None:
             return x, target
+        check_labels(x, target)
         partner_B = torch.randperm(x.shape[0], device=x.device)
         lam = draw_beta(self.alpha, x.device).to(x.dtype)
         soft_BK = soft_labels(target, num_classes=self.num_classes)
@@ -51,6 +52,12 @@ def draw_beta(alpha: float, device: torch.device) -> Tensor:
     concentration = torch.full((2,), alpha, device=device)
     gamma = torch.distributions.Gamma(concentration, torch.ones_like(concentration), validate_args=False).sample()
     return gamma[0] / gamma.sum()
+
+
+def check_labels(x: Tensor, target: Tensor) -> None:
+    """ValueError unless there is a label an image."""
+    if len(target) != len(x):
+        raise ValueError(f"{len(target)} labels for {len(x)} images: name what makes copies of the images after what mixes them")
 
 
 def soft_labels(target: Tensor, *, num_classes: int) -> Tensor:

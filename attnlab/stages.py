@@ -119,7 +119,7 @@ class Stages:
             figures.score_histograms(self.scores, path=folder / "ood_scores.png", auroc=auroc)
             if self.bank is not None:
                 right = (self.bank.logits.argmax(1) == self.bank.labels).cpu()
-                figures.consistency(self.scores, right, path=folder / "consistency.png")
+                figures.consistency_curves(self.scores, right, path=folder / "consistency.png")
         if self.bank is not None:
             figures.reliability(self.bank.logits.cpu(), self.bank.labels.cpu(), path=folder / "reliability.png")
         if not self.maps or self.bank is None or len(self.data.shape) != 3:

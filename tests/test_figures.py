@@ -1,6 +1,8 @@
 """The pictures: every odd input gives a whole file or none, texts stay on the canvas and off each other, nothing global changes."""
 
 import math
+import subprocess
+import sys
 import warnings
 from pathlib import Path
 
@@ -12,6 +14,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from attnlab.report import figures
+from attnlab.report.figures import style
 
 HEADS = ["msp", "max_logit", "energy", "odin", "knn", "mahalanobis", "vim", "react"]
 
@@ -180,7 +183,7 @@ def test_score_histograms_of_odd_scores(tmp_path, drawn):
 def test_consistency(tmp_path, drawn, num_heads, num_sets, long):
     scores, _ = scores_for(num_heads, num_sets, long=long)
     right = torch.rand(300, generator=torch.Generator().manual_seed(2)) < 0.9
-    texts = check(figures.consistency(scores, right, path=tmp_path / "kept.png"), drawn)
+    texts = check(figures.consistency_curves(scores, right, path=tmp_path / "kept.png"), drawn)
     panels = drawn["kept"].axes
     assert len(panels) == min(num_sets, 4) and all(len(axes.lines) == num_heads + 1 for axes in panels)
     assert any("16 more OOD sets are not drawn" in text for text in texts) == (num_sets == 20)
@@ -192,7 +195,7 @@ def test_consistency(tmp_path, drawn, num_heads, num_sets, long):
 def test_consistency_is_what_its_axes_say(tmp_path, drawn):
     """Ten test images of which one is wrong and suspicious, ten foreign ones: half rejected, nine right ones and one wrong are kept."""
     scores = {"head": {"test": torch.arange(10.0), "far": torch.arange(10.0) + 9.5}}
-    figures.consistency(scores, torch.arange(10) < 9, path=tmp_path / "hand.png")
+    figures.consistency_curves(scores, torch.arange(10) < 9, path=tmp_path / "hand.png")
     best, line = drawn["hand"].axes[0].lines
     at = {round(x, 2): y for x, y in zip(*line.get_data())}
     assert (at[0.0], at[0.5], at[0.9]) == (0.45, 0.9, 1.0)
@@ -208,12 +211,12 @@ def test_consistency_of_odd_scores(tmp_path, drawn):
         "flat": {"test": torch.zeros(4).bfloat16(), "far": torch.zeros(2)},
         "none": {"far": fine},
     }
-    texts = check(figures.consistency(scores, right, path=tmp_path / "odd.png"), drawn)
+    texts = check(figures.consistency_curves(scores, right, path=tmp_path / "odd.png"), drawn)
     assert {"test + far", "test + nan"} <= set(texts) and not any(text.startswith(("nan ", "none ")) for text in texts)
     for nothing in ({}, {"none": {"far": fine}}, {"alone": {"test": fine}}):
-        assert figures.consistency(nothing, right, path=tmp_path / "no.png") is None
+        assert figures.consistency_curves(nothing, right, path=tmp_path / "no.png") is None
     with pytest.raises(ValueError, match="got 3 for 4 of inf"):
-        figures.consistency(scores, right[:3], path=tmp_path / "no.png")
+        figures.consistency_curves(scores, right[:3], path=tmp_path / "no.png")
     assert not (tmp_path / "no.png").exists()
 
 
@@ -317,6 +320,11 @@ def test_formats_repeat_byte_for_byte_and_change_nothing_global(tmp_path):
     assert dict(matplotlib.rcParams) == settings and list(warnings.filters) == filters
 
 
+def test_importing_the_pictures_imports_nothing_heavy():
+    code = "import sys, attnlab.report.figures; print([name for name in ('matplotlib', 'numpy', 'torch') if name in sys.modules])"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"
+
+
 def test_names_in_any_script(tmp_path, drawn):
     """No warning (they are errors here) where the font has no glyph."""
     path = figures.attention_grid(
@@ -329,7 +337,7 @@ def test_names_in_any_script(tmp_path, drawn):
 
 
 def test_fit_keeps_both_ends():
-    assert figures._fit("short", 1.0, 8) == "short"
-    fitted = figures._fit("American Staffordshire Terrier", 0.9, 7)
+    assert style.fit("short", 1.0, 8) == "short"
+    fitted = style.fit("American Staffordshire Terrier", 0.9, 7)
     assert fitted.startswith("Amer") and fitted.endswith("rier") and "…" in fitted
-    assert figures._inches(fitted, 7) <= 0.9 and figures._fit("", 1, 8) == ""
+    assert style.inches(fitted, 7) <= 0.9 and style.fit("", 1, 8) == ""

@@ -22,7 +22,7 @@ def combinations() -> list[list[str]]:
     regularizers = [name for name in group_choices("regularizer") if name not in ("none", *mixes)]
     plain = [name for name in attention if not name.startswith("ltpa")]
     return [
-        [f"attention=[{','.join(plain)}]", f"regularizer=[{','.join([*regularizers, 'mixup'])}]"],
+        [f"attention=[{','.join(plain)}]", f"regularizer=[{','.join(['mixup', *regularizers])}]"],
         ["regularizer=cutmix"],
         [f"attention=[{max(ltpa)},ltpa_merge]", "model=vgg_ltpa", "data.size=32"],
         *([f"loss={name}", "model.bottleneck=8"] for name in group_choices("loss")),

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from attnlab import launcher
-from attnlab.config import Plan, check, config_dir, hydra_version, loosen
+from attnlab.config import Plan, check, config_dir, hydra_version, loosen, typed
 from attnlab.terminal import console, leave, message
 
 
@@ -26,7 +26,7 @@ def main(job: Callable[[Plan], Any], *, config_name: str = "train") -> None:
     @hydra.main(config_path=str(config_dir().resolve()), config_name=config_name, **hydra_version())
     def entry(cfg: Any) -> Any:
         context = HydraConfig.get()
-        overrides = [text.lstrip("+") for text in context.overrides.task]
+        overrides = [typed(text) for text in context.overrides.task]
         try:
             return job(check(cfg, choices=context.runtime.choices, overrides=overrides))
         except Exception as error:

@@ -233,6 +233,11 @@ def loosen(arguments: Sequence[str]) -> list[str]:
     return [re.sub(r"^\+?(?!hydra\.)(?=[A-Za-z_]\w*(\.[\w-]+)+=)", "++", text) for text in arguments]
 
 
+def typed(override: str) -> str:
+    """An override as a person types it: without what `loosen` put before it. `+experiment=...` keeps its `+`, which Hydra asks for."""
+    return override.removeprefix("++")
+
+
 def compose(overrides: Sequence[str] = (), *, config_name: str = "train") -> Plan:
     """The checked plan of a list of overrides, without running anything: `compose(["model=resnet18", "seed=1"]).run_id`."""
     import hydra

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from attnlab.build import ConfigError, build, complete
-from attnlab.config import Plan, _job, check, config_dir, hydra_version, loosen
+from attnlab.config import Plan, _job, check, config_dir, hydra_version, loosen, typed
 from attnlab.finished import finished, record_of
 from attnlab.record import write_atomic
 from attnlab.terminal import console, message
@@ -49,7 +49,7 @@ class Job:
 
     @property
     def words(self) -> str:
-        return " ".join(text.lstrip("+") for text in self.overrides)
+        return " ".join(typed(text) for text in self.overrides)
 
 
 class Journal:
@@ -112,7 +112,7 @@ class Task:
         start = job.started
         try:
             if not (cfg.get("fail_fast") is True and self.journal.failed):
-                words = [text.lstrip("+") for text in job.overrides]
+                words = [typed(text) for text in job.overrides]
                 job.plan = check(cfg, choices=context.runtime.choices, overrides=words)
                 self.attempt(job, job.plan)
         except KeyboardInterrupt:
@@ -205,7 +205,7 @@ class Guard:
         instance.set_config(config)
         job.started = time.time()
         try:
-            words = [text.lstrip("+") for text in config.hydra.overrides.task]
+            words = [typed(text) for text in config.hydra.overrides.task]
             job.plan = check(_job(config), choices=config.hydra.runtime.choices, overrides=words)
             if job.plan.full["retries"] < 0:
                 raise ConfigError(f"retries={job.plan.full['retries']}: must be 0 or more")

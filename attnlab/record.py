@@ -161,13 +161,15 @@ class Record:
 
 def changed_defaults(recorded: Mapping[str, Any], present: Mapping[str, Any], where: str = "") -> list[str]:
     """Values that two configs of one address both give, and differently: a component's default changed since the record was made."""
+    if recorded == present:  # nearly always, and a whole tree at once
+        return []
     found = []
     for key, value in present.items():
         if key in recorded:
             path = f"{where}.{key}" if where else key
             if isinstance(value, Mapping) and isinstance(recorded[key], Mapping):
                 found += changed_defaults(recorded[key], value, path)
-            elif _json(value) != _json(recorded[key]):
+            elif value != recorded[key] and _json(value) != _json(recorded[key]):
                 found.append(f"{path} was {recorded[key]}, is {value}")
     return found
 

@@ -1,6 +1,7 @@
 """`python -m attnlab.runs [list|show|diff|prune] ...`: the runs that are there. Starts nothing; only prune yes=true removes."""
 
 import fnmatch
+import functools
 import math
 import os
 import re
@@ -53,7 +54,11 @@ class Run:
         self.run_id = found.folder.name
         self.config = self.result.get("config") or {}
         self.metrics = self.result.get("metrics") or {}
-        self.leaves = dict(flatten(self.config))
+
+    @functools.cached_property
+    def leaves(self) -> dict[str, Any]:
+        """The configuration by dotted keys."""
+        return dict(flatten(self.config))
 
     @property
     def address(self) -> str:

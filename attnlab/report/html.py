@@ -66,10 +66,13 @@ class Files:
     pictures: tuple[Path, ...]
 
 
-def write_html(table: Table, path: Path, *, outputs: Path) -> Path:
-    """Write the page of `table` to `path`, whole or not at all, and return it. `outputs`: where runs without a named folder would be."""
-    path = Path(path)
-    files = {key: tuple(_files(run, Path(outputs)) for run in cell.runs) for key, cell in table.cells.items()}
+def write_html(table: Table, path: Path, *, outputs: Path, read: Callable[[Path], Mapping[str, Any]] | None = None) -> Path:
+    """Write the page of `table` to `path`, whole or not at all, and return it.
+
+    outputs: where runs without a named folder would be. read: the result.json of a folder, where somebody has read it already.
+    """
+    path, read = Path(path), read or (lambda folder: read_result(folder / "result.json"))
+    files = {key: tuple(_files(run, Path(outputs), read) for run in cell.runs) for key, cell in table.cells.items()}
     chosen, left_out = _choose_pictures(table, files)
     link = _linker(path)
     panels = {key: _panel(table, cell, files[key], chosen[key], left_out[key], link, Path(outputs)) for key, cell in table.cells.items()}
@@ -89,7 +92,7 @@ def write_html(table: Table, path: Path, *, outputs: Path) -> Path:
 # -- reading ----------------------------------------------------------------------------------------------------------------------
 
 
-def _files(run: RunOfCell, outputs: Path) -> Files:
+def _files(run: RunOfCell, outputs: Path, read: Callable[[Path], Mapping[str, Any]]) -> Files:
     folder = run.folder or (outputs / "runs" / run.run_id if run.run_id else None)
     if folder is None or not folder.is_dir():
         return Files(run, None, {}, (), ())
@@ -97,7 +100,7 @@ def _files(run: RunOfCell, outputs: Path) -> Files:
     # The learning curves are drawn anew over all seeds; the reliability diagram comes after what the page is for.
     pictures = [figures / "ood_scores.png", *sorted(figures.glob("attention_*.png")), figures / "reliability.png"]
     history = tuple(read_history(folder / "metrics.csv"))
-    return Files(run, folder, read_result(folder / "result.json"), history, tuple(path for path in pictures if path.is_file()))
+    return Files(run, folder, read(folder), history, tuple(path for path in pictures if path.is_file()))
 
 
 def read_result(path: Path) -> dict[str, Any]:

@@ -159,6 +159,24 @@ class Record:
             handler.close()
 
 
+def read_history(path: Path) -> list[dict[str, float]]:
+    """The rows of a metrics.csv that have an epoch, by column; what is no number is left out, and so is what cannot be read."""
+    rows = []
+    with contextlib.suppress(OSError, ValueError, csv.Error):
+        lines = csv.reader(path.read_text(encoding="utf-8").splitlines())
+        columns = next(lines, [])
+        for line in lines:
+            row = {}
+            for column, text in zip(columns, line, strict=False):
+                try:
+                    row[column] = float(text)
+                except ValueError:
+                    continue
+            if math.isfinite(row.get("epoch", math.nan)):
+                rows.append(row)
+    return rows
+
+
 def changed_defaults(recorded: Mapping[str, Any], present: Mapping[str, Any], where: str = "") -> list[str]:
     """Values that two configs of one address both give, and differently: a component's default changed since the record was made."""
     if recorded == present:  # nearly always, and a whole tree at once

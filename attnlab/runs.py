@@ -15,8 +15,7 @@ from typing import Any
 
 from attnlab.config import FLAT, KEYED
 from attnlab.names import nearest
-from attnlab.record import FAILED, FINISHED, INTERRUPTED, RUNNING
-from attnlab.report.board import read_rows
+from attnlab.record import FAILED, FINISHED, INTERRUPTED, RUNNING, read_history
 from attnlab.table_records import BROKEN, MISSING, Found, Records, is_locked
 from attnlab.terminal import console, describe_os_error, leave
 
@@ -222,7 +221,7 @@ def epochs(run: Run) -> str:
     if "epochs" in run.result:
         return str(run.result["epochs"])
     total = run.leaves.get("trainer.max_epochs")
-    return f"{len(read_rows(run.folder / 'metrics.csv'))}/{total}" if total else ""
+    return f"{len(read_history(run.folder / 'metrics.csv'))}/{total}" if total else ""
 
 
 def clock(seconds: float) -> str:

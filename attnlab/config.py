@@ -44,36 +44,17 @@ class Options:
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """A checked configuration: `full` goes into the record, `short` into the address, `label` into the folder's name."""
+    """A checked configuration, plain data: `full` goes into the record, `short` into the address, `label` into the folder's name.
+
+    address: eight hex digits over everything that can change the numbers. ignored: dotted keys that cannot.
+    """
 
     full: dict[str, Any]
     short: dict[str, Any]
     label: str
+    address: str
+    ignored: tuple[str, ...]
     overrides: tuple[str, ...] = ()
-
-    @property
-    def address(self) -> str:
-        """Eight hex digits over everything that can change the numbers."""
-        ignored = self.ignored
-        kept = {key: value for key, value in self.short.items() if key not in ignored}
-        for group in FLAT:
-            if isinstance(kept.get(group), Mapping):
-                kept[group] = {key: value for key, value in kept[group].items() if f"{group}.{key}" not in ignored}
-        for group in PLACED:
-            kept[group] = [[name, value] for name, value in kept.get(group, {}).items()]
-        text = json.dumps(_canonical(kept), sort_keys=True, ensure_ascii=False)
-        return hashlib.sha256(text.encode()).hexdigest()[:8]
-
-    @property
-    def ignored(self) -> tuple[str, ...]:
-        """Dotted keys that cannot change the numbers."""
-        found = list(NOT_IDENTITY)
-        for group in FLAT:
-            node = self.full.get(group)
-            if isinstance(node, Mapping) and "_target_" in node:
-                target = locate(node["_target_"], allow=self.allow, where=group)
-                found += [f"{group}.{key}" for key in getattr(target, "NOT_IDENTITY", ())]
-        return tuple(found)
 
     @property
     def run_id(self) -> str:
@@ -82,6 +63,28 @@ class Plan:
     @property
     def allow(self) -> tuple[str, ...]:
         return tuple(self.full["allow_targets"])
+
+
+def _address(short: Mapping[str, Any], ignored: Sequence[str]) -> str:
+    kept = {key: value for key, value in short.items() if key not in ignored}
+    for group in FLAT:
+        if isinstance(kept.get(group), Mapping):
+            kept[group] = {key: value for key, value in kept[group].items() if f"{group}.{key}" not in ignored}
+    for group in PLACED:
+        kept[group] = [[name, value] for name, value in kept.get(group, {}).items()]
+    text = json.dumps(_canonical(kept), sort_keys=True, ensure_ascii=False)
+    return hashlib.sha256(text.encode()).hexdigest()[:8]
+
+
+def _ignored(full: Mapping[str, Any]) -> tuple[str, ...]:
+    """Dotted keys that cannot change the numbers."""
+    found = list(NOT_IDENTITY)
+    for group in FLAT:
+        node = full.get(group)
+        if isinstance(node, Mapping) and "_target_" in node:
+            target = locate(node["_target_"], allow=full["allow_targets"], where=group)
+            found += [f"{group}.{key}" for key in getattr(target, "NOT_IDENTITY", ())]
+    return tuple(found)
 
 
 def _canonical(node: Any) -> Any:
@@ -117,7 +120,8 @@ def check(cfg: Any, *, choices: Mapping[str, Any], overrides: Sequence[str] = ()
     label = tree["name"] or _label(full, choices)
     if not re.fullmatch(r"[\w.+=-]{1,80}", label):
         raise ConfigError(f"name={label}: use 1 to 80 letters, digits and . _ + = -")
-    return Plan(full, short, label, tuple(overrides))
+    ignored = _ignored(full)
+    return Plan(full, short, label, _address(short, ignored), ignored, tuple(overrides))
 
 
 def _check_options(tree: Mapping[str, Any]) -> None:

@@ -159,15 +159,35 @@ class Record:
             handler.close()
 
 
+def read_history(path: Path) -> list[dict[str, float]]:
+    """The rows of a metrics.csv that have an epoch, by column; what is no number is left out, and so is what cannot be read."""
+    rows = []
+    with contextlib.suppress(OSError, ValueError, csv.Error):
+        lines = csv.reader(path.read_text(encoding="utf-8").splitlines())
+        columns = next(lines, [])
+        for line in lines:
+            row = {}
+            for column, text in zip(columns, line, strict=False):
+                try:
+                    row[column] = float(text)
+                except ValueError:
+                    continue
+            if math.isfinite(row.get("epoch", math.nan)):
+                rows.append(row)
+    return rows
+
+
 def changed_defaults(recorded: Mapping[str, Any], present: Mapping[str, Any], where: str = "") -> list[str]:
     """Values that two configs of one address both give, and differently: a component's default changed since the record was made."""
+    if recorded == present:  # nearly always, and a whole tree at once
+        return []
     found = []
     for key, value in present.items():
         if key in recorded:
             path = f"{where}.{key}" if where else key
             if isinstance(value, Mapping) and isinstance(recorded[key], Mapping):
                 found += changed_defaults(recorded[key], value, path)
-            elif _json(value) != _json(recorded[key]):
+            elif value != recorded[key] and _json(value) != _json(recorded[key]):
                 found.append(f"{path} was {recorded[key]}, is {value}")
     return found
 

@@ -1,6 +1,7 @@
 """`python -m attnlab.runs [list|show|diff|prune] ...`: the runs that are there. Starts nothing; only prune yes=true removes."""
 
 import fnmatch
+import functools
 import math
 import os
 import re
@@ -14,8 +15,7 @@ from typing import Any
 
 from attnlab.config import FLAT, KEYED
 from attnlab.names import nearest
-from attnlab.record import FAILED, FINISHED, INTERRUPTED, RUNNING
-from attnlab.report.board import read_rows
+from attnlab.record import FAILED, FINISHED, INTERRUPTED, RUNNING, read_history
 from attnlab.table_records import BROKEN, MISSING, Found, Records, is_locked
 from attnlab.terminal import console, one_line
 
@@ -53,7 +53,11 @@ class Run:
         self.run_id = found.folder.name
         self.config = self.result.get("config") or {}
         self.metrics = self.result.get("metrics") or {}
-        self.leaves = dict(flatten(self.config))
+
+    @functools.cached_property
+    def leaves(self) -> dict[str, Any]:
+        """The configuration by dotted keys."""
+        return dict(flatten(self.config))
 
     @property
     def address(self) -> str:
@@ -217,7 +221,7 @@ def epochs(run: Run) -> str:
     if "epochs" in run.result:
         return str(run.result["epochs"])
     total = run.leaves.get("trainer.max_epochs")
-    return f"{len(read_rows(run.folder / 'metrics.csv'))}/{total}" if total else ""
+    return f"{len(read_history(run.folder / 'metrics.csv'))}/{total}" if total else ""
 
 
 def clock(seconds: float) -> str:

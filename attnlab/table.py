@@ -21,10 +21,15 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from attnlab.build import ConfigError
 from attnlab.names import nearest
 from attnlab.terminal import console, leave, message
+
+if TYPE_CHECKING:
+    from attnlab.table_model import Table
+    from attnlab.table_records import Records
 
 ACTIONS = ("show", "plan", "run")
 ENDINGS = {".txt": "text", ".md": "md", ".csv": "csv", ".tex": "latex", ".html": "html"}
@@ -150,24 +155,24 @@ def main(words: Sequence[str]) -> int:
     if request.action == "run" and jobs:
         log.info("%s: %d runs to do", table.name, len(jobs))
         failed = run(jobs, outputs=request.outputs, launcher=request.launcher)
-        table, *_ = fill(spec, **about)
+        table, _, records = fill(spec, **about)
     elif request.action == "run":
         log.info("%s: nothing to do", table.name)
     if request.wandb:
         from attnlab.report.wandb_review import log_table
 
         log_table(table, outputs=request.outputs)
-    _show(table, request)
+    _show(table, request, records)
     return int(bool(failed))
 
 
-def _show(table: object, request: Request) -> None:
+def _show(table: "Table", request: Request, records: "Records") -> None:
     if request.format == "html":
         from attnlab.report.html import write_html
 
         path = request.out or request.outputs / "tables" / f"{table.name}.html"
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_html(table, path, outputs=request.outputs)
+        write_html(table, path, outputs=request.outputs, read=records.result)
         print(path, flush=True)
         return
     from attnlab.report import table_latex, table_text

@@ -11,8 +11,9 @@ from attnlab.config import Plan
 from attnlab.record import FINISHED
 from attnlab.table_model import Cell, RunOfCell, Table
 from attnlab.table_notes import smallest_print
+from attnlab.table_plans import plans_of
 from attnlab.table_records import Records, digests
-from attnlab.table_spec import SOURCES, Line, Spec, compose_cells, departures
+from attnlab.table_spec import SOURCES, Line, Spec, departures
 
 
 @dataclass(frozen=True)
@@ -29,10 +30,10 @@ def wanted(spec: Spec, overrides: Sequence[str], seeds: Sequence[int]) -> tuple[
     """Every cell with its plans, and the variant's label: None where the overrides leave all addresses as they are."""
     cells = [(row, column) for row in spec.rows for column in spec.columns]
     base = [spec.overrides(row, column) for row, column in cells]
-    plans = compose_cells([[*words, *overrides] for words in base], seeds)
+    plans = plans_of([[*words, *overrides] for words in base], seeds)
     if not overrides:
         return [Wanted(row, column, tuple(group), ()) for (row, column), group in zip(cells, plans, strict=True)], None
-    own = compose_cells(base, seeds[:1])
+    own = plans_of(base, seeds[:1])
     _refuse_merged(spec, cells, [group[0].address for group in plans], [group[0].address for group in own])
     found = []
     for (row, column), group, (first, *_) in zip(cells, plans, own, strict=True):

@@ -46,12 +46,12 @@ def todo(table: Table, cells: Sequence[Wanted]) -> list[Todo]:
 
 def estimate(plan: Plan, records: Records) -> tuple[float | None, str]:
     """Seconds that a run may take, from the recorded rates of the runs most like it, and where that comes from."""
-    finished = [found.result for found in records.all() if found.status == FINISHED and _rate(found.result)]
-    model = [result for result in finished if _about(result["config"], "model") == _about(plan.full, "model")]
-    images = [result for result in finished if _about(result["config"], "data") == _about(plan.full, "data")]
+    told = [result for result in records.finished if _rate(result)]
+    images = [result for result in told if _about(result["config"], "data") == _about(plan.full, "data")]
+    model = [result for result in told if _about(result["config"], "model") == _about(plan.full, "model")]
     if not model:
         return None, f"no run of {_name(plan.full, 'model')} with these settings is recorded"
-    both = [result for result in model if result in images]
+    both = [result for result in model if _about(result["config"], "data") == _about(plan.full, "data")]
     shape = images[0]["data"]["shape"] if images else None
     basis = _closest(plan, both or [result for result in model if result["data"]["shape"] == shape])
     if not basis or not images:

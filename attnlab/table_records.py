@@ -1,6 +1,7 @@
 """The records on disk as a table reads them: no record is set aside, no lock held for longer than a look, no file written."""
 
 import contextlib
+import functools
 import json
 import os
 from collections.abc import Iterable, Mapping
@@ -39,8 +40,17 @@ class Records:
         folder = self._folders.get(address)
         return self._at(folder) if folder else Found(MISSING)
 
+    def result(self, folder: Path) -> Mapping[str, Any]:
+        """The result.json of a folder, empty where there is none that can be trusted."""
+        return self._at(folder).result
+
     def all(self) -> Iterable[Found]:
         return map(self._at, self._folders.values())
+
+    @functools.cached_property
+    def finished(self) -> list[Mapping[str, Any]]:
+        """The results of all finished runs."""
+        return [found.result for found in self.all() if found.status == FINISHED]
 
     def _at(self, folder: Path) -> Found:
         if folder not in self._read:

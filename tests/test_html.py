@@ -15,13 +15,22 @@ from pathlib import Path
 
 import pytest
 
-from attnlab.report import html, svg
-from attnlab.report.html import last_lines, number, write_html
+from attnlab.report import html_pictures, svg
+from attnlab.report.html import number, write_html
+from attnlab.report.html_files import last_lines
 from attnlab.table_model import Cell, Metric, Paired, Paper, RunOfCell, Table
 
 EVIL = "<script>alert('x')</script> & \"q\""
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 VOID = {"meta", "link", "img", "br", "hr", "input"}
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _cache(tmp_path_factory):
+    """Pictures are kept for these tests alone."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        yield
 
 
 @functools.cache
@@ -190,16 +199,30 @@ def test_pictures_are_few_and_the_rest_is_counted(table, outputs, tmp_path, monk
         "Scores of the OOD heads", "Attention of rect at layer3", "Attention of rect at layer3",
         "Scores of the OOD heads", "Attention of rect at layer3", "Reliability",
     ]  # fmt: skip
-    assert all(int(image["width"]) <= html.PICTURE_WIDTH for image in images) and len(images) == 9
+    assert all(int(image["width"]) <= html_pictures.PICTURE_WIDTH for image in images) and len(images) == 9
     assert "6 more are in the runs’ folders" in page.words()
-    monkeypatch.setattr(html, "PICTURE_BUDGET", 1)
+    monkeypatch.setattr(html_pictures, "PICTURE_BUDGET", 1)
     path = write_html(table, tmp_path / "small.html", outputs=outputs)
     assert path.read_text().count("<img") == 1 and "14 more are in" in Page(path.read_text()).words()
     assert path.stat().st_size < 300_000
 
 
+def test_a_picture_is_made_once(table, outputs, tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    shrunk = []
+    real = html_pictures._shrunk
+    monkeypatch.setattr(html_pictures, "_shrunk", lambda path, width: shrunk.append(path) or real(path, width))
+    first = write_html(table, tmp_path / "a.html", outputs=outputs).read_bytes()
+    assert len(shrunk) == len(set(shrunk)) == 9
+    assert write_html(table, tmp_path / "a.html", outputs=outputs).read_bytes() == first and len(shrunk) == 9
+    shrunk[0].write_bytes(picture() + b"0")  # the file has changed
+    for kept in list((tmp_path / "cache" / "attnlab" / "pictures").glob("*.json"))[:2]:
+        kept.write_text('["data:"]')
+    assert write_html(table, tmp_path / "a.html", outputs=outputs).read_bytes() == first and 10 < len(shrunk) <= 12
+
+
 def test_many_runs_stay_small(outputs, tmp_path, monkeypatch):
-    monkeypatch.setattr(html, "PICTURE_BUDGET", 200_000)
+    monkeypatch.setattr(html_pictures, "PICTURE_BUDGET", 200_000)
     folder = make_run(outputs, "one-s0-00000000", seed=0, status="finished", epochs=200)
     rows, columns = tuple(f"row {n}" for n in range(10)), tuple(f"column {n}" for n in range(5))
     runs = tuple(RunOfCell(s, "one-s0-00000000", "00000000", (f"seed={s}",), "finished", 90.0 + s, folder, None) for s in range(10))

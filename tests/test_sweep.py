@@ -17,7 +17,7 @@ from attnlab import launcher, sweep
 from attnlab.build import ConfigError
 from attnlab.cli import main
 from attnlab.config import Plan, compose
-from attnlab.record import Record
+from attnlab.record import Record, read_history
 from attnlab.report import board
 
 WORDS = ["data=two_moons", "model=mlp2d", "data.num_train=64", "data.batch_size=16", "trainer.max_epochs=1", "logger=none", "ood=none"]
@@ -227,7 +227,7 @@ def test_the_board_reads_the_record(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     console.print(shown.table(3))
     assert job.plan.run_id in console.file.getvalue() and "3/10" in console.file.getvalue()
     (folder / "metrics.csv").write_text("epoch,seconds\n1,a\n\x00")
-    assert board.read_rows(folder / "metrics.csv")[0] == {"epoch": 1.0}
+    assert read_history(folder / "metrics.csv")[0] == {"epoch": 1.0}
 
 
 def test_last_words(tmp_path: Path) -> None:

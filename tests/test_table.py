@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from attnlab.report import table_latex, table_text
 from attnlab.table_fill import fill
 from attnlab.table_model import Table
 from attnlab.table_plan import estimate, plan_text, spell, todo
+from attnlab.table_plans import plans_of
 from attnlab.table_records import Records
 from attnlab.table_spec import compose_cells, departures, read_spec, table_names
 
@@ -44,6 +46,14 @@ TREE = {
     "figures": {"plain": {"noise .1": 10.0}, "low lr": {"noise .1": {"value": 30, "sd": 1.5, "mark": "memory"}}},
     "notes": ["a note"],
 }
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Plans are kept for these tests alone."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        yield
 
 
 def written(tmp_path: Path, **changes: Any) -> str:
@@ -78,7 +88,7 @@ def moons(tmp_path: Path) -> Any:
     cells = [(row, column) for row in spec.rows for column in spec.columns]
     plans = {
         (row.label, column.label): found
-        for (row, column), found in zip(cells, compose_cells([spec.overrides(*cell) for cell in cells], spec.seeds), strict=True)
+        for (row, column), found in zip(cells, plans_of([spec.overrides(*cell) for cell in cells], spec.seeds), strict=True)
     }
     for plan, accuracy in zip(plans["plain", "noise .1"], (0.899, 0.900, 0.901)):
         put(outputs, plan, accuracy)
@@ -403,7 +413,7 @@ def test_run_kill_repeat_repeat(tmp_path: Path, capsys: pytest.CaptureFixture) -
     )
     done: list[Path] = []
     try:
-        for _ in range(1200):
+        for _ in range(12000):
             done = [path for path in outputs.glob("runs/*/result.json") if json.loads(path.read_text())["status"] == "finished"]
             if done or started.poll() is not None:
                 break

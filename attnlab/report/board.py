@@ -1,7 +1,6 @@
 """Board: what a sweep runs at the moment, on stderr: a live table in a terminal, plain lines elsewhere. Reads the runs' own files."""
 
 import contextlib
-import csv
 import json
 import sys
 import time
@@ -10,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from attnlab.finished import record_of
+from attnlab.record import read_history
 from attnlab.sweep import DONE, FAILED, RESUMED, Job, log
 
 LINE_SECONDS = 60.0  # between two looks in plain lines
@@ -22,18 +22,6 @@ def read_json(path: Path) -> dict[str, Any]:
         if isinstance(found, dict):
             return found
     return {}
-
-
-def read_rows(path: Path) -> list[dict[str, float]]:
-    """metrics.csv; what is not a number is left out."""
-    rows = []
-    with contextlib.suppress(OSError, ValueError, csv.Error):
-        for row in csv.DictReader(path.read_text().splitlines()):
-            rows.append({})
-            for key, text in row.items():
-                with contextlib.suppress(ValueError, TypeError):
-                    rows[-1][key] = float(text)
-    return rows
 
 
 def clock(seconds: float | None) -> str:
@@ -56,7 +44,7 @@ class Watch:
         with contextlib.suppress(OSError):
             stamp = self.path.stat().st_mtime_ns
             if stamp != self.stamp:
-                self.stamp, self.rows = stamp, read_rows(self.path)
+                self.stamp, self.rows = stamp, read_history(self.path)
         row = self.rows[-1] if self.rows else {}
         accuracy = row.get("val/acc", row.get("train/acc"))
         rate, left = row.get("images_per_second"), self.left

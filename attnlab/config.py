@@ -60,6 +60,11 @@ class Plan:
     def run_id(self) -> str:
         return f"{self.label}-{self.address}"
 
+    def changed(self, **fields: Any) -> "Plan":
+        """Another plan, with the address that belongs to it."""
+        plan = dataclasses.replace(self, **fields)
+        return dataclasses.replace(plan, address=_address(plan.short, plan.ignored))
+
     @property
     def allow(self) -> tuple[str, ...]:
         return tuple(self.full["allow_targets"])

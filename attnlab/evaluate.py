@@ -7,7 +7,6 @@ Several `run=` are ONE deep ensemble (arXiv 1612.01474): the mean of their proba
 data. The record is OUTPUTS/ensembles/<label>-<address>/result.json and names the members; their order does not matter.
 """
 
-import dataclasses
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -57,7 +56,7 @@ def with_heads(overrides: list[str]) -> Plan:
     chosen = compose([*packages, *heads])
     plan = compose([text for text in overrides if text not in heads])
     full, short = ({**tree, "ood": own["ood"]} for tree, own in ((plan.full, chosen.full), (plan.short, chosen.short)))
-    return dataclasses.replace(plan, full=full, short=short, overrides=tuple(overrides))
+    return plan.changed(full=full, short=short, overrides=tuple(overrides))
 
 
 def key_of(override: str) -> str:

@@ -1,6 +1,5 @@
 """Evaluation: the stages after training once more, on finished runs' networks, with other heads or other data."""
 
-import dataclasses
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -114,7 +113,7 @@ class EnsembleEvaluation(Evaluation):
             "ood": plan.short["ood"],
             "trainer": {"precision": plan.full["trainer"].get("precision")},
         }
-        plan = dataclasses.replace(plan, short=evaluated, label=label_of(members))
+        plan = plan.changed(short=evaluated, label=label_of(members))
         told = {"run_id": plan.run_id, "members": members, "command": command, "parameters": sum(run.stored["parameters"] for run in runs)}
         super().__init__(plan, first, folder=outputs(plan) / "ensembles" / plan.run_id, told=told)
 

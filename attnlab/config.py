@@ -258,12 +258,13 @@ def compose(overrides: Sequence[str] = (), *, config_name: str = "train") -> Pla
     try:
         with hydra.initialize_config_dir(str(config_dir().resolve()), **hydra_version()):
             cfg = hydra.compose(config_name, overrides=loosen(overrides), return_hydra_config=True)
-            return check(_job(cfg), choices=cfg.hydra.runtime.choices, overrides=overrides)
+            return check(without_hydra(cfg), choices=cfg.hydra.runtime.choices, overrides=overrides)
     except (HydraException, OmegaConfBaseException) as error:
         raise ConfigError(explain(error)) from error
 
 
-def _job(cfg: Any) -> Any:
+def without_hydra(cfg: Any) -> Any:
+    """A composed config without Hydra's own part; `check` takes it."""
     from omegaconf import OmegaConf, open_dict
 
     job = OmegaConf.masked_copy(cfg, [key for key in cfg if key != "hydra"])

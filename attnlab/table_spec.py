@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, get_type_hints
 
 from attnlab.build import ConfigError, config_dir, conforms, describe
-from attnlab.config import Plan, _job, check, explain, hydra_version, loosen
+from attnlab.config import Plan, check, explain, hydra_version, loosen, without_hydra
 from attnlab.names import nearest
 from attnlab.table_model import Metric, Paper
 
@@ -198,7 +198,7 @@ def compose_cells(cells: Sequence[Sequence[str]], seeds: Sequence[int]) -> list[
             cfg = hydra.compose("train", overrides=loosen(overrides), return_hydra_config=True)
         except (HydraException, OmegaConfBaseException) as error:
             raise ConfigError(explain(error)) from error
-        job, found = _job(cfg), []
+        job, found = without_hydra(cfg), []
         for seed in seeds:
             job.seed = seed
             found.append(check(job, choices=cfg.hydra.runtime.choices, overrides=[*overrides, f"seed={seed}"]))

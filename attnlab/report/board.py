@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import logging
 import sys
 import time
 from collections.abc import Sequence
@@ -10,7 +11,9 @@ from typing import Any
 
 from attnlab.finished import record_of
 from attnlab.record import read_history
-from attnlab.sweep import DONE, FAILED, RESUMED, Job, log
+from attnlab.sweep_journal import DONE, FAILED, RESUMED, Job
+
+log = logging.getLogger("attnlab")
 
 LINE_SECONDS = 60.0  # between two looks in plain lines
 

@@ -35,15 +35,21 @@ class Options:
         return settings
 
 
-def alternate(contestants: Mapping[str, Callable[[], float]], *, rounds: int, warmup: int = 1) -> dict[str, float]:
-    """Median of what each contestant returns, over rounds in which all take turns, every other round in reverse order."""
+def alternate(
+    contestants: Mapping[str, Callable[[], float]],
+    *,
+    rounds: int,
+    warmup: int = 1,
+    pick: Callable[[Sequence[float]], float] = statistics.median,
+) -> dict[str, float]:
+    """The median (or `pick`) of what each contestant returns, over rounds in which all take turns, every other round in reverse order."""
     found: dict[str, list[float]] = {name: [] for name in contestants}
     for turn in range(warmup + rounds):
         for name in list(contestants)[:: 1 if turn % 2 else -1]:
             value = contestants[name]()
             if turn >= warmup:
                 found[name].append(value)
-    return {name: statistics.median(values) for name, values in found.items()}
+    return {name: pick(values) for name, values in found.items()}
 
 
 def synchronise(device: torch.device) -> None:

@@ -45,6 +45,8 @@ def die_with_parent() -> None:
         if not int(os.environ.get("LOCAL_RANK", 0)):
             return
         parent = os.getppid()
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # of a sweep in a shell's background; the launcher stops its jobs by it
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
         if os.getppid() != int(parent):  # it ended before we asked

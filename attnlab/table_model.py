@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Literal
 
 Mark = Literal["code", "page", "memory", "text", "fig"]
+STATUSES = ("finished", "running", "interrupted", "failed", "broken", "missing")  # of a run, in the order in which they are told
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,7 @@ class Metric:
 
 @dataclass(frozen=True)
 class RunOfCell:
-    """One seed of one cell. `status`: finished | running | interrupted | failed | missing | broken; `value` in the shown unit."""
+    """One seed of one cell. `status`: one of STATUSES; `value` in the shown unit."""
 
     seed: int
     run_id: str

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from attnlab import statistics
 from attnlab.record import FINISHED, changed_defaults
-from attnlab.table_model import Cell
+from attnlab.table_model import STATUSES, Cell
 from attnlab.table_records import Records, digests
 from attnlab.table_spec import Spec
 
@@ -34,7 +34,7 @@ def smallest_print(
     notes.append(f"seeds: {asked} asked; cells have {counts[0]}" + (f" to {counts[-1]}" if counts[-1] > counts[0] else ""))
     states = Counter(run.status for cell in filled.values() for run in cell.runs if run.status != FINISHED)
     if states:
-        notes.append("not finished: " + ", ".join(f"{count} {status}" for status, count in sorted(states.items())))
+        notes.append("not finished: " + ", ".join(f"{states[status]} {status}" for status in STATUSES if states[status]))
     if spec.figures:
         notes.append(
             f"verdict: holds = within {spec.margin:g} or within the 95% noise of both means ({spec.paper_runs} of the paper's runs); "

@@ -51,7 +51,7 @@ def _keep(cells: Mapping[tuple[str, ...], Mapping[int, Plan]]) -> None:
     """What can be watched, can be said in JSON, and has not been edited since this process read it."""
     files = [Path(module.__file__) for name, module in list(sys.modules.items()) if name.startswith("attnlab.") and module.__file__]
     files = [path for path in files if path.is_relative_to(PACKAGE)]
-    if any(path.stat().st_mtime > STARTED for path in [*files, *_configs()]) or _more_configs():
+    if any(map(_edited, [*files, *_configs()])) or _more_configs():
         return
     made_from = {name: _now(name) for name in ("configs", "libraries", *(str(path.relative_to(PACKAGE)) for path in files))}
     for cell, plans in cells.items():
@@ -68,6 +68,14 @@ def _path(cell: Sequence[str]) -> Path:
 
 def _configs() -> list[Path]:
     return [path for path in sorted(config_dir().rglob("*.yaml")) if path.parent.name != "table"]
+
+
+def _edited(path: Path) -> bool:
+    """Whether a file is another than this process may have read."""
+    try:
+        return path.stat().st_mtime > STARTED
+    except OSError:
+        return True
 
 
 def _more_configs() -> bool:

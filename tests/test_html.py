@@ -279,6 +279,16 @@ def test_the_command_that_finishes_a_cell_names_the_outputs(table, tmp_path, mon
     assert "seed=0,1 paths.outputs=o" in words
 
 
+def test_columns_are_equally_wide_and_states_in_words(table, outputs, tmp_path):
+    key = ("plain", "digits")
+    runs = tuple(dataclasses.replace(run, status="broken") for run in table.cells[key].runs)
+    other = dataclasses.replace(table, cells={**table.cells, key: dataclasses.replace(table.cells[key], runs=runs)})
+    text = write_html(other, tmp_path / "t.html", outputs=outputs).read_text()
+    assert 'style="--columns: 2"' in text and "table-layout: fixed" in text
+    words = Page(text).words()
+    assert "2 damaged records" in words and "damaged record, epoch 3 of 9" in words
+
+
 def test_numbers():
     assert [number(v, 2) for v in (None, 1, -0.001, 94.567)] == ["–", "1.00", "0.00", "94.57"]
     assert [number(v, 1, sign=True) for v in (0.04, -0.04, 0.06, -1.0)] == ["0.0", "0.0", "+0.1", "−1.0"]

@@ -152,6 +152,7 @@ def test_a_plan_whose_source_has_changed_is_composed_anew(changed: str, monkeypa
 
 
 def test_a_file_that_was_edited_while_it_was_read_is_not_trusted(monkeypatch: pytest.MonkeyPatch, cache: Path) -> None:
+    assert table_plans._edited(cache / "gone") and not table_plans._edited(Path(__file__))
     monkeypatch.setattr(table_plans, "STARTED", 0.0)
     assert plans_of(CELLS[:1], [0]) == compose_cells(CELLS[:1], [0]) and not cache.exists()
 

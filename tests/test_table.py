@@ -316,12 +316,39 @@ def shown(moons: Any) -> Table:
 def test_text_fits_and_says_everything(shown: Table, width: int) -> None:
     text = table_text.to_text(shown, width=width)
     lines = text.splitlines()
-    assert all(len(line) <= width for line in lines if "train.log" not in line)
+    assert all(len(line) <= width for line in lines if not line.startswith(("failed:", "broken:")))
     for part in ("10.00 ± 0.10 (3)", "95% 9.75 to 10.25", "paper 10.00 [text]", "+0.00 = holds", "20.50 ± 0.71 (2 of 3)", "1 failed"):
         assert part in text, part
     for part in ("too few seeds", "to base +10.45, p", "1 broken", "1 interrupted", "3 missing", "(baseline)", "lower is better"):
         assert part in text, part
     assert "failed: low lr, noise .1, seed 2: the loss is not finite" in text
+
+
+def test_the_same_failure_of_many_runs_is_one_line(shown: Table) -> None:
+    place = ("low lr", "noise .1")
+    cell = shown.cells[place]
+    failed = cell.runs[2]
+    more = [dataclasses.replace(failed, seed=seed, run_id=f"other-{seed}", error=f"{failed.error}\na second line") for seed in range(3, 40)]
+    cells = {**shown.cells, place: dataclasses.replace(cell, runs=(*cell.runs, *more, failed))}
+    lines = table_text.failures(dataclasses.replace(shown, cells=cells))
+    assert len(lines) == 2 and lines[1].startswith("failed: low lr, noise .1, seed 2 and 37 more: the loss is not finite; ")
+    assert lines[1].endswith(f"{failed.run_id}/train.log") and lines[0].endswith("/result.json") and lines[0].startswith("broken: plain")
+
+
+def test_columns_stand_below_each_other_and_states_break_after_a_comma(shown: Table) -> None:
+    labels = [f"column {number}{'x' * number}" for number in range(5)]
+    cell = shown.cells["plain", "noise .3"]
+    states = ("failed", "broken", "interrupted", "missing", "running", "failed")
+    runs = tuple(dataclasses.replace(cell.runs[0], status=status, run_id=status) for status in states)
+    one, other = dataclasses.replace(cell, runs=runs), shown.cells["plain", "noise .1"]
+    cells = {("plain", label): one if number % 2 else other for number, label in enumerate(labels)}
+    wide = dataclasses.replace(shown, rows=("plain",), columns=tuple(labels), cells=cells)
+    assert table_text.states(one) == "1 running, 1 interrupted, 2 failed, 1 broken, 1 missing"
+    lines = table_text.to_text(wide, width=80).splitlines()
+    heads = [line for line in lines if line.lstrip().startswith("column ")]
+    starts = [[match.start() for match in re.finditer("column", line)] for line in heads]
+    assert len(heads) == 3 and starts[0] == starts[1] and starts[2] == starts[0][:1]
+    assert not any(re.search(r"\d$", line) for line in lines if "running" in line or "failed," in line)
 
 
 def test_colour_changes_nothing_but_colour(shown: Table) -> None:

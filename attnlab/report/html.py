@@ -19,8 +19,8 @@ from attnlab.report.html_details import panel
 from attnlab.report.html_files import Files, files_of, linker, read_result
 from attnlab.report.html_matrix import matrix
 from attnlab.report.html_pictures import choose_pictures
-from attnlab.report.html_words import MARKS, SAID, STATUSES, VERDICTS, code, command_box, number, plural, verdict_tag, why
-from attnlab.table_model import Table
+from attnlab.report.html_words import MARKS, VERDICTS, called, code, command_box, number, plural, verdict_tag, why
+from attnlab.table_model import STATUSES, Table
 
 __all__ = ["number", "read_history", "read_result", "write_html"]
 FAILURES_LISTED = 30
@@ -86,7 +86,7 @@ def _summary(table: Table) -> str:
     """The state of the table in two sentences."""
     runs = Counter(run.status for cell in table.cells.values() for run in cell.runs)
     total = sum(runs.values())
-    rest = [f"{runs[status]:,} {SAID.get(status, status)}" for status in STATUSES[1:] if runs[status]]
+    rest = [f"{runs[status]:,} {called(status, runs[status])}" for status in STATUSES[1:] if runs[status]]
     first = f"{runs['finished']:,} of {plural(total, 'run')} finished" + (f"; {', '.join(rest)}" if rest else "") + "."
     compared = Counter(cell.verdict for cell in table.cells.values() if cell.paper)
     said = [f'<span class="count">{verdict_tag(v)} {compared[v]}</span>' for v in VERDICTS if compared[v]]
@@ -123,7 +123,7 @@ def _print(table: Table, left_out: int) -> str:
     said = any(note.startswith("verdict") for note in table.notes)
     factor = f"{metric.scale:g} × " if metric.scale != 1 else ""
     notes = [
-        *table.notes,
+        *(note for note in table.notes if not note.startswith("the paper's figures:")),  # said in full below
         f"{metric.label} = {factor}{f'(1 − {metric.key})' if metric.complement else metric.key}, as in result.json.",
         "Mean ± sample standard deviation over finished seeds; 95% t-interval of the mean; differences are ours minus the other’s.",
         f"Against the baseline row ({table.baseline}): a paired t-test over shared seeds." if table.baseline else "",

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from attnlab.report.html_files import Files, last_lines
-from attnlab.report.html_words import MARKS, SAID, command_box, duration, number, p_value, plural, span, verdict_tag, why
+from attnlab.report.html_words import MARKS, called, command_box, duration, number, p_value, plural, span, verdict_tag, why
 from attnlab.report.svg import Band, band, curves, spans_decades
 from attnlab.table_model import Cell, Metric, RunOfCell
 
@@ -22,6 +22,7 @@ CURVES = (
 def panel(
     metric: Metric, cell: Cell, files: Sequence[Files], pictures: Sequence[tuple], left_out: int, link: Callable[[Path], str], outputs: Path
 ) -> str:
+    """One cell's details. left_out: how many pictures there are besides; link: from a file to its address, escaped."""
     drawn = "".join(f"<figure><figcaption>{caption}</figcaption>{drawing}</figure>" for caption, drawing in _drawings(files))
     shown = "".join(
         f'<figure><button type="button" class="zoom" aria-expanded="false" aria-label="Enlarge: {escape(caption)}">'
@@ -120,7 +121,7 @@ def _seeds(metric: Metric, files: Sequence[Files], link: Callable[[Path], str], 
                 links.append(f'<a href="{link(one.folder / name)}">{label}</a>')
         name = escape(run.run_id or run.address)
         where = f'<a href="{link(one.folder)}/">{name}</a>' if one.folder else name
-        status = f"{escape(SAID.get(run.status, run.status))}{_progress(one)}"
+        status = f"{escape(called(run.status))}{_progress(one)}"
         rows.append(
             f'<tr><th scope="row">{run.seed}</th><td class="st-{escape(run.status)}">{status}</td>'
             f'<td class="figure">{number(run.value, metric.digits + 1)}</td><td class="run">{where}</td>'

@@ -4,12 +4,13 @@ from collections import Counter
 from collections.abc import Mapping
 from html import escape
 
-from attnlab.report.html_words import SAID, STATUSES, number, p_value, plural, span, verdict_tag
+from attnlab.report.html_words import called, number, p_value, plural, span, verdict_tag
 from attnlab.report.svg import strip
-from attnlab.table_model import Table
+from attnlab.table_model import STATUSES, Table
 
 
 def matrix(table: Table, panels: Mapping[tuple[str, str], str]) -> str:
+    """The table, with `panels`: what opens under each cell."""
     better = "higher is better" if table.metric.direction == "max" else "lower is better"
     scales = {column: _scale(table, column) for column in table.columns}
     head = "".join(
@@ -36,7 +37,7 @@ def matrix(table: Table, panels: Mapping[tuple[str, str], str]) -> str:
 <p class="key">{_key(any(cell.paper for cell in table.cells.values()))}</p>
 <button type="button" id="all" class="plain">Open all</button></div>
 <div class="scroll" role="region" aria-label="The table" tabindex="0">
-<table role="table" data-better="{table.metric.direction}">
+<table role="table" data-better="{table.metric.direction}" style="--columns: {len(table.columns)}">
 <thead role="rowgroup"><tr role="row">{head}</tr></thead>
 {"".join(bodies)}
 </table>
@@ -84,8 +85,9 @@ def _cell(table: Table, row: str, column: str, name: str, scale: tuple[float, fl
         lines.append(f'<div class="small"><span class="p">n = {cell.n}</span> <span class="p">{interval}</span></div>')
     else:
         status = next((status for status in ("running", "failed", "broken", "interrupted", "missing") if seeds[status]), "missing")
-        lines.append(f'<div class="value none st-{status}">{SAID.get(status, status)}</div>')
-    if rest := [f'<span class="st-{status}">{seeds[status]} {SAID.get(status, status)}</span>' for status in STATUSES[1:] if seeds[status]]:
+        lines.append(f'<div class="value none st-{status}">{called(status)}</div>')
+    unfinished = [status for status in STATUSES[1:] if seeds[status]]
+    if rest := [f'<span class="st-{status}">{seeds[status]} {called(status, seeds[status])}</span>' for status in unfinished]:
         alone = cell.mean is None and len(rest) == 1
         lines.append(f'<div class="small seeds">{plural(len(cell.runs), "seed") if alone else ", ".join(rest)}</div>')
     said = verdict_tag(cell.verdict) if cell.verdict not in ("missing", "no figure") else ""

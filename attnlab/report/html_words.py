@@ -4,8 +4,6 @@ from html import escape
 
 from attnlab.table_model import RunOfCell
 
-STATUSES = ("finished", "running", "interrupted", "failed", "broken", "missing")
-SAID = {"broken": "damaged record"}  # how a status is called where its own name says too little
 VERDICTS = {
     "holds": "the paper’s figure and ours agree by the stated rule",
     "differs": "the paper’s figure and ours differ by the stated rule",
@@ -21,6 +19,11 @@ MARKS = {
     "text": "said in the paper’s text",
     "fig": "read off a figure",
 }
+
+
+def called(status: str, count: int = 1) -> str:
+    """A status by its name, or by a longer one where that says too little."""
+    return plural(count, "damaged record").partition(" ")[2] if status == "broken" else status
 
 
 def number(value: float | None, digits: int, *, sign: bool = False) -> str:

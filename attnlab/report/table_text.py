@@ -3,13 +3,15 @@
 import csv
 import io
 import re
+import textwrap
 from collections import Counter
 
-from attnlab.table_model import Cell, Paper, Table
+from attnlab.table_model import STATUSES, Cell, Paper, RunOfCell, Table
 
 SIGNS = {"holds": "=", "differs": "≠", "too few seeds": "?", "other data": "°", "no figure": "", "missing": ""}
 COLOURS = {"holds": "green", "differs": "red", "too few seeds": "yellow", "other data": "cyan"}
 NARROWEST = 24  # characters of a cell in the terminal
+HOLD = "\u00a0"  # a blank at which textwrap breaks no line
 
 
 def number(value: float | None, digits: int, *, sign: bool = False) -> str:
@@ -30,9 +32,10 @@ def measured(cell: Cell, table: Table) -> str:
 
 
 def states(cell: Cell) -> str:
-    """What is not finished: `2 missing, 1 failed`; or a finished run that lacks the figure."""
-    counts = Counter(run.status if run.status != "finished" else "without the figure" for run in cell.runs if run.value is None)
-    return ", ".join(f"{count} {status}" for status, count in counts.items())
+    """What is not finished: `1 failed, 2 missing`; or a finished run that lacks the figure."""
+    counts = Counter(run.status for run in cell.runs if run.value is None)
+    names = {status: status for status in STATUSES} | {"finished": "without the figure"}
+    return ", ".join(f"{counts[status]} {names[status]}" for status in STATUSES if counts[status])
 
 
 def published(paper: Paper, digits: int) -> str:
@@ -72,14 +75,20 @@ def better(table: Table) -> str:
 
 
 def failures(table: Table) -> list[str]:
-    """One line a run that failed or cannot be read, each once."""
-    found = {}
+    """One line an error of runs that failed or cannot be read: the first with what to read, and how many more there are."""
+    found: dict[tuple[str, str], dict[str, tuple[str, RunOfCell]]] = {}
     for (row, column), cell in table.cells.items():
         for run in cell.runs:
             if run.status in ("failed", "broken"):
-                log = f"; {run.folder / 'train.log'}" if run.folder else ""
-                found.setdefault(run.run_id, f"{run.status}: {row}, {column}, seed {run.seed}: {run.error or 'no message'}{log}")
-    return list(found.values())
+                error = (run.error or "no message").strip().partition("\n")[0]
+                found.setdefault((run.status, error), {}).setdefault(run.run_id, (f"{row}, {column}, seed {run.seed}", run))
+    lines = []
+    for (status, error), runs in found.items():
+        place, run = next(iter(runs.values()))
+        more = f" and {len(runs) - 1} more" if len(runs) > 1 else ""
+        file = f"; {run.folder / ('train.log' if status == 'failed' else 'result.json')}" if run.folder else ""
+        lines.append(f"{status}: {place}{more}: {error}{file}")
+    return lines
 
 
 # ---- terminal -----------------------------------------------------------------------------------------------------------------------
@@ -97,34 +106,42 @@ def to_text(table: Table, *, width: int = 80, color: bool = False) -> str:
     if table.variant:
         console.print(Text(f"variant: {table.variant}", style="cyan"))
     label = min(max((len(word) for row in table.rows for word in (row, "(baseline)")), default=0), max(12, width // 4))
-    beside = max(1, (width - label - 4) // (NARROWEST + 2))
+    room = width - label - 4
+    beside = max(1, min(room // (NARROWEST + 2), len(table.columns)))
+    told = [*table.columns, *(line for cell in table.cells.values() for line, _ in lines_of(cell, table))]
+    wide = max(8, min(room // beside - 2, max(map(len, told))))  # one width for all, so that columns stand below each other
     for start in range(0, len(table.columns), beside):
         columns = table.columns[start : start + beside]
         grid = Grid(box=SIMPLE_HEAD, pad_edge=False, show_lines=False)
         grid.add_column("", width=label, overflow="fold")
         for column in columns:
-            grid.add_column(Text(column), min_width=min(NARROWEST, max(8, width - label - 4)), overflow="fold")
+            grid.add_column(Text(column), width=wide, overflow="fold")
         for row in table.rows:
             name = Text(row, style="bold")
             if row == table.baseline:
                 name.append("\n(baseline)", style="dim")
-            grid.add_row(name, *(_styled(table.cells[row, column], table, Text) for column in columns), end_section=row == table.rows[-1])
+            grid.add_row(
+                name, *(_styled(table.cells[row, column], table, Text, wide) for column in columns), end_section=row == table.rows[-1]
+            )
             if row != table.rows[-1]:
                 grid.add_row()
         console.print(grid)
     console.print(Text(better(table), style="dim"))
     for line in table.notes:
-        console.print(Text(line, style="dim"))
+        console.print(Text("\n".join(textwrap.wrap(line, width, subsequent_indent="  ", break_on_hyphens=False)), style="dim"))
     for line in failures(table):
         console.print(Text(line, style="red"), soft_wrap=True)
     return "\n".join(line.rstrip() for line in console.file.getvalue().splitlines()) + "\n"
 
 
-def _styled(cell: Cell, table: Table, text: type) -> object:
-    """A cell of the terminal."""
+def _styled(cell: Cell, table: Table, text: type, wide: int) -> object:
+    """A cell of the terminal, so many characters wide."""
     styles = {"value": "bold", "interval": "dim", "state": "yellow", "paper": "", "verdict": COLOURS.get(cell.verdict, ""), "paired": ""}
     shown = text()
     for index, (line, kind) in enumerate(lines_of(cell, table)):
+        if kind == "state":  # broken after a comma and nowhere else
+            held = line.replace(" ", HOLD).replace(f",{HOLD}", ", ")
+            line = "\n".join(textwrap.wrap(held, wide)).replace(HOLD, " ")
         shown.append(("\n" if index else "") + line, style=styles[kind])
     return shown
 

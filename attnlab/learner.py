@@ -41,7 +41,7 @@ def seed_all(*parts: int) -> None:
 class Handfuls:
     """A loader whose items are iterators over `size` batches of another: one call of Lightning's loop for many optimisation steps."""
 
-    def __init__(self, loader: Any, size: int = 32) -> None:
+    def __init__(self, loader: Any, size: int = 128) -> None:
         self.loader = loader
         self.size = size
 
@@ -128,8 +128,7 @@ class Learner(pl.LightningModule):
         values = [term.float() for term in terms.values()]
         values_T = torch.stack(values) if len(values) > 1 else values[0][None]
         total = values_T.sum() if len(values) > 1 else values[0]
-        with torch.no_grad():
-            correct = (logits.argmax(1) == y).sum()
+        correct = (logits.argmax(1) == y).sum()
         return total, values_T.detach(), correct, tuple(terms)
 
     def compile_objective(self, **options: Any) -> None:
@@ -146,14 +145,14 @@ class Learner(pl.LightningModule):
         """A handful of optimisation steps (see `Handfuls`): what Lightning costs a call is shared by all of them."""
         if index == 0:
             self._start_epoch()
-        optimizer, tally = self.trainer.optimizers[0], self.tally
-        alone = self.trainer.world_size == 1
+        trainer, tally = self.trainer, self.tally
+        optimizer, alone = trainer.optimizers[0], trainer.world_size == 1
         backward = Tensor.backward if alone else self.manual_backward  # DDP must hear of every backward pass
         for x, y in batches:
             self.step(x, y, optimizer, tally, backward=backward)
             if self.on_step:
                 self.on_step(tally.steps)
-            if alone and self.trainer.received_sigterm:
+            if alone and trainer.received_sigterm:
                 return  # Lightning sees it next
 
     def step(

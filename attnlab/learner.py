@@ -65,8 +65,9 @@ class Tally:
 
     steps: int = 0  # since the start of training
     images: int = 0
-    names: tuple[str, ...] = ()
-    sums: Tensor | None = None  # (T,) fp64 on the device, of the loss terms
+    names: tuple[str, ...] = ()  # of the loss terms
+    watched: tuple[str, ...] = ()  # of what guests want logged
+    sums: Tensor | None = None  # (T,) fp64 on the device, of both
     correct: Tensor | None = None
     started: float = 0.0
 
@@ -75,7 +76,8 @@ class Learner(pl.LightningModule):
     """Trains `network` by `loss`: `terms = loss(out, y)` plus guests' `.penalty` and the weight regularizers; their sum is the loss.
 
     Every epoch's randomness is a function of (seed, epoch, rank), so a run continued at an epoch is the run that was never stopped.
-    `history` has one row an epoch: `train/loss`, `train/loss/<term>`, `train/acc`, `val/...`, `lr`, `seconds`, `images_per_second`.
+    `history` has one row an epoch: `train/loss`, `train/loss/<term>`, `train/<guest>/<statistic>`, `train/acc`, `val/...`,
+    `lr`, `seconds`, `images_per_second`.
     """
 
     def __init__(
@@ -122,14 +124,21 @@ class Learner(pl.LightningModule):
         terms |= {name: penalty(self.network) for name, penalty in self.weight_regularizers.items()}
         return terms, out.logits
 
-    def objective(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor, tuple[str, ...]]:
-        """The loss of one batch; its terms (T,), fp32; how many it got right; the terms' names. `compile` makes it one graph."""
+    def objective(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor, tuple[str, ...], tuple[str, ...]]:
+        """The loss of one batch; its terms and the guests' statistics (T,), fp32; how many it got right; the names of both.
+
+        `compile_objective` makes it one graph.
+        """
         terms, logits = self.terms(x, y)
         values = [term.float() for term in terms.values()]
         values_T = torch.stack(values) if len(values) > 1 else values[0][None]
         total = values_T.sum() if len(values) > 1 else values[0]
         correct = (logits.argmax(1) == y).sum()
-        return total, values_T.detach(), correct, tuple(terms)
+        values_T = values_T.detach()
+        statistics = self.network.statistics()
+        if statistics:
+            values_T = torch.cat([values_T, torch.stack([value.detach().float() for value in statistics.values()])])
+        return total, values_T, correct, tuple(terms), tuple(statistics)
 
     def compile_objective(self, **options: Any) -> None:
         """Forward pass and loss as one graph (and, by it, the backward pass). Evaluation stays eager: it needs no second compilation.
@@ -169,7 +178,7 @@ class Learner(pl.LightningModule):
         for group in optimizer.param_groups:
             group["lr"] = group["initial_lr"] * factor
         with self.autocast:
-            total, values_T, correct, tally.names = self.objective(x, y)
+            total, values_T, correct, tally.names, tally.watched = self.objective(x, y)
         optimizer.zero_grad()
         backward(self.scaler.scale(total))
         if self.settings.gradient_clip is not None:
@@ -200,6 +209,7 @@ class Learner(pl.LightningModule):
         averages = {name: value / count for name, value in zip(tally.names, values)}
         row = {"epoch": epoch, "train/loss": sum(averages.values())}
         row |= {f"train/loss/{name}": value for name, value in averages.items()} if len(averages) > 1 else {}
+        row |= {f"train/{name}": value / count for name, value in zip(tally.watched, values[len(tally.names) :])}
         row |= {"train/acc": values[-1] / images, "lr": self.rate}
         row |= {"seconds": seconds, "images_per_second": images / max(seconds, 1e-9)}
         bad = [name for name, value in averages.items() if not math.isfinite(value)]

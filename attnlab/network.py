@@ -80,6 +80,11 @@ class Network(nn.Module):
         found = {key: getattr(guest, "penalty", None) for key, guest in self.placed.guests()}
         return {key: penalty for key, penalty in found.items() if penalty is not None}
 
+    def statistics(self) -> dict[str, Tensor]:
+        """Scalars of the last forward pass that guests want logged, by `<guest's key>/<name>`: their `.statistics`, a dict."""
+        found = {key: getattr(guest, "statistics", {}) for key, guest in self.placed.guests()}
+        return {f"{key}/{name}": value for key, values in found.items() for name, value in values.items()}
+
     def maps(self) -> dict[str, Tensor]:
         """The attention map (B, 1, H, W) of the last forward pass of every guest that has one, under the guest's key."""
         found = {key: getattr(guest, "map", None) for key, guest in self.placed.guests()}

@@ -151,3 +151,11 @@ def test_the_recorded_command_makes_the_same_run(tmp_path: Path) -> None:
     assert command.startswith("python -m attnlab.train +experiment=maxdropout/resnet18 data=digits model.width=4")
     again = cli(*command.split()[3:])
     assert again.returncode == 0 and "finished before" in again.stderr
+
+
+def test_what_a_guest_wants_logged_is_logged(run) -> None:
+    """MaxDropout's dropped fraction, a mean over the epoch's batches, for each of its places."""
+    metrics = run("regularizer=maxdropout")["metrics"]
+    found = {key: value for key, value in metrics.items() if key.endswith("/dropped")}
+    assert list(found) == [f"train/maxdropout@layer{stage}/dropped" for stage in (1, 2, 3, 4)]
+    assert all(0 < value < 0.5 for value in found.values())

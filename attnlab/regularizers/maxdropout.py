@@ -68,5 +68,9 @@ class MaxDropout(nn.Module):
         self.dropped = mask.count_nonzero() / mask.numel()
         return torch.where(mask, 0.0, x)  # masked_fill would lose channels_last
 
+    @property
+    def statistics(self) -> dict[str, Tensor]:
+        return {} if self.dropped is None else {"dropped": self.dropped}
+
     def extra_repr(self) -> str:
         return f"drop={self.drop}, eval_mode={self.eval_mode}, per_sample={self.per_sample}"

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from attnlab.data.augment import Crops, epoch_plan, mirror, mirror_picks, pad_zeros, stream_seed
-from attnlab.data.loader import ResidentLoader
+from attnlab.data.loader import AT_ONCE_BYTES, ResidentLoader
 from attnlab.data.stream import ImageSet, StreamLoader
 
 # Python 3.12 warns of any fork in a process with threads; torch's DataLoader forks.
@@ -57,13 +57,15 @@ def test_augmentation_equals_a_loop_over_images(pad, num, shape, seed):
     assert torch.equal(got, want)
 
 
-def test_batches_equal_the_loop_and_are_channels_last():
+@pytest.mark.parametrize("at_once", [1, 3, 1000])
+def test_batches_equal_the_loop_and_are_channels_last(monkeypatch, at_once):
     images, labels = some_images()
+    monkeypatch.setitem(AT_ONCE_BYTES, "cpu", at_once * 8 * 4 * images[0].numel())
     loader = ResidentLoader(images, labels, **options(**TRAINING))
     loader.set_epoch(4)
     plan = epoch_plan(37, seed=3, epoch=4, pad=2)
     batches = list(loader)
-    assert len(batches) == len(loader) == 4
+    assert len(batches) == len(loader) == 4 and loader.at_once == at_once
     for k, (x, y) in enumerate(batches):
         rows = [column[8 * k : 8 * k + 8].tolist() for column in plan]
         _, want = by_hand(images, *rows, 2, (0.4, 0.5, 0.6), (0.2, 0.25, 0.3))

@@ -6,6 +6,7 @@ Legend: N images of the set, B of the batch, C channels, H height, W width, D va
 """
 
 import itertools
+import math
 from collections.abc import Iterator
 from typing import Self
 
@@ -13,6 +14,8 @@ import torch
 from torch import Tensor
 
 from attnlab.data.augment import Crops, Plan, epoch_plan, mirror, mirror_picks, normalise, pad_zeros, scale_and_bias
+
+AT_ONCE_BYTES = {"cpu": 2**19, "cuda": 2**24}  # of fp32 images: half of a CPU's second cache, a third of a GPU's
 
 
 class EpochLoader:
@@ -105,10 +108,20 @@ class ResidentLoader(EpochLoader):
         self.images = images
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        return itertools.islice(self._batches(), len(self))
+
+    def _batches(self) -> Iterator[tuple[Tensor, Tensor]]:
         # A generator: the epoch is read at the first batch, after Lightning's set_epoch, not when the iterator is made.
         plan = self.plan().to(self.device)
         where_N = self.crops.first(plan.order_N, plan.dy_N, plan.dx_N) if self.crops else plan.order_N
         labels_N = self.labels_N.index_select(0, plan.order_N)
-        for where_B, pick_B, y_B in self.batches(where_N, mirror_picks(plan.flip_N, self.batch_size), labels_N):
+        size = self.batch_size * self.at_once
+        for where_B, pick_B, y_B in zip(*(column_N.split(size) for column_N in (where_N, mirror_picks(plan.flip_N, size), labels_N))):
             images = self.crops(where_B) if self.crops else self.images.index_select(0, where_B)
-            yield (self.finish(images, pick_B) if images.ndim == 4 else normalise(images, self.scale, self.bias)), y_B
+            x_B = self.finish(images, pick_B) if images.ndim == 4 else normalise(images, self.scale, self.bias)
+            yield from zip(x_B.split(self.batch_size), y_B.split(self.batch_size))
+
+    @property
+    def at_once(self) -> int:
+        """How many batches are made at a time: of small images several, as launching a kernel costs more than its work."""
+        return max(1, AT_ONCE_BYTES.get(self.device.type, 2**19) // (4 * self.batch_size * math.prod(self.shape)))

@@ -29,12 +29,60 @@ static void through(at N, double hop, const double *restrict rest, double *restr
     for (at j = 0; j < N; j++) best[j] = hop + rest[j] < best[j] ? hop + rest[j] : best[j];
 }
 
-/* Floyd-Warshall in place, of the matrices begin to end of a stack */
-void shortest(at begin, at end, at N, double *inner) {
-    for (double *m = inner + begin * N * N; m < inner + end * N * N; m += N * N)
-        for (at k = 0; k < N; k++)
-            for (at i = 0; i < N; i++)
-                if (i != k) through(N, m[i * N + k], m + k * N, m + i * N);
+/* Floyd and Warshall on a symmetric matrix with zeros on its diagonal, K pivots at a time, on and above the diagonal only. Column k of the
+   panel is row k of the matrix when the turn of pivot k comes; what the pivots do elsewhere are then sums and minima of the panel's: those
+   of the loop over single pivots, so the results are the same to the bit. */
+enum { K = 64, W = 32 };
+
+static at upper(at i, at j, at N) { return i < j ? i * N + j : j * N + i; }
+
+/* The panel (N, K) of pivots first, first + 1, ..., infinite beyond the last one; and their own rows brought up to date, in `row` (K, N). */
+void pivots(at begin, at end, at N, at first, double *inner, double *panel, double *row) {
+    const at n = N - first < K ? N - first : K;
+    (void)begin, (void)end;
+    for (at j = 0; j < N; j++)
+        for (at k = 0; k < n; k++) row[k * N + j] = inner[upper(j, first + k, N)];
+    for (at j = 0; j < N; j++)
+        for (at k = n; k < K; k++) panel[j * K + k] = INFINITY;
+    for (at k = 0; k < n; k++) {
+        for (at j = 0; j < N; j++) panel[j * K + k] = row[k * N + j];
+        for (at i = 0; i < n; i++)
+            if (i != k) through(N, row[i * N + first + k], row + k * N, row + i * N);
+    }
+    for (at j = 0; j < N; j++)
+        for (at k = 0; k < n; k++) inner[upper(j, first + k, N)] = row[k * N + j];
+}
+
+/* inner_ij = min(inner_ij, min_k panel_ik + panel_jk) for W columns j and the rows down to the diagonal */
+static void column(at start, at N, double *inner, const double *panel) {
+    const at n = N - start < W ? N - start : W;
+    double tile[K * W];
+    for (at k = 0; k < K; k++)
+        for (at j = 0; j < W; j++) tile[k * W + j] = j < n ? panel[(start + j) * K + k] : INFINITY;
+    for (at i = 0; i < start + n; i++) {
+        double best[W], *d = inner + i * N + start;
+        for (at j = 0; j < W; j++) best[j] = j < n ? d[j] : 0;
+        for (at k = 0; k < K; k += 4) {
+            const double *to = panel + i * K + k, *p = tile + k * W;
+            const double a = to[0], b = to[1], c = to[2], e = to[3];
+            for (at j = 0; j < W; j++) {
+                const double ab = a + p[j] < b + p[W + j] ? a + p[j] : b + p[W + j];
+                const double ce = c + p[2 * W + j] < e + p[3 * W + j] ? c + p[2 * W + j] : e + p[3 * W + j];
+                const double least = ab < ce ? ab : ce;
+                best[j] = least < best[j] ? least : best[j];
+            }
+        }
+        for (at j = 0; j < n; j++) d[j] = best[j];
+    }
+}
+
+/* All columns: the first and the last W, the second and the last but one, ..., as later ones are longer. Rows: these pairs, N / 2W. */
+void relax(at begin, at end, at N, double *inner, const double *panel) {
+    const at columns = (N + W - 1) / W;
+    for (at c = begin; c < end; c++) {
+        column(c * W, N, inner, panel);
+        if (columns - 1 - c > c) column((columns - 1 - c) * W, N, inner, panel);
+    }
 }
 
 /* min_i hop_i + inner_ij. An i that is better reached through another point is never the first stop of a shortest path. */

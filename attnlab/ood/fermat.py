@@ -23,6 +23,7 @@ from torch import Tensor
 log = logging.getLogger(__name__)
 
 SOURCE = Path(__file__).with_suffix(".c")
+PIVOTS, WIDTH = 64, 32  # K and W of fermat.c
 
 
 @functools.cache
@@ -75,7 +76,11 @@ def fermat_matrix(points_ND: Tensor, *, alpha: float) -> Tensor:
     if not inner_NN.isfinite().all() or (zeros > N and zeros > (torch.cdist(points_ND, points_ND, p=math.inf) == 0).sum()):
         raise ValueError(f"distances to the power {alpha:g} leave fp64: divide the points by a scale, lens depth stays the same")
     if fast(inner_NN.device):
-        loop("shortest", 1, N, inner_NN)
+        panel_NK, row_KN = inner_NN.new_empty(N, PIVOTS), inner_NN.new_empty(PIVOTS, N)
+        for first in range(0, N, PIVOTS):
+            loop("pivots", 1, N, first, inner_NN, panel_NK, row_KN)
+            loop("relax", -(-N // (2 * WIDTH)), N, inner_NN, panel_NK)
+        inner_NN.triu_().add_(inner_NN.triu(1).T)  # the loops keep to the upper half
     else:
         for pivot in range(N):
             torch.minimum(inner_NN, inner_NN[:, pivot, None] + inner_NN[pivot], out=inner_NN)

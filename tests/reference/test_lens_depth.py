@@ -89,6 +89,17 @@ def test_against_scipy_and_loops(path, alpha, N, P):
     assert torch.equal(lens_depth(inner, outer), slow_depth(inner, outer))
 
 
+@pytest.mark.parametrize("N", [1, 2, 31, 33, 64, 65, 129, 200])
+def test_shortest_paths_are_those_of_one_pivot_at_a_time_to_the_bit(path, N):
+    """Compiled, 64 pivots are taken at once, and half of the matrix: no rounding may change by that, nor symmetry."""
+    sample = points(N)
+    one = fermat._hops(sample, sample, 7.0)
+    for pivot in range(N):
+        one = torch.minimum(one, one[:, pivot, None] + one[pivot])
+    inner = fermat_matrix(sample, alpha=7.0)
+    assert torch.equal(inner, one) and torch.equal(inner, inner.T)
+
+
 def test_all_ways_count_alike():
     sample, queries = points(300, 25), points(200, 25, seed=1)
     inner = fermat_matrix(sample, alpha=7)

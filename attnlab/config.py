@@ -66,6 +66,17 @@ class Plan:
         return dataclasses.replace(plan, address=_address(plan.short, plan.ignored))
 
     @property
+    def not_trained_on(self) -> tuple[str, ...]:
+        """Dotted keys that cannot change the trained network: the OOD heads and sets, and what cannot change anything."""
+        target = locate(self.full["data"]["_target_"], allow=self.full["allow_targets"], where="data")
+        return (*self.ignored, "ood", *(f"data.{key}" for key in getattr(target, "AFTER_TRAINING", ())))
+
+    @property
+    def training(self) -> str:
+        """Eight hex digits over all the rest: runs that agree in it need one training."""
+        return _address(self.short, self.not_trained_on)
+
+    @property
     def allow(self) -> tuple[str, ...]:
         return tuple(self.full["allow_targets"])
 

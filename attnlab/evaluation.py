@@ -43,7 +43,8 @@ class Trained:
         record = Record(self.folder)
         if not record.checkpoint_path.exists():
             raise ValueError(f"{record.checkpoint_path}: is missing, so there is no network to evaluate")
-        checkpoint = records.read_checkpoint(record.checkpoint_path, record.run_id.rpartition("-")[2], learner.state_dict())
+        owners = (self.stored.get("training"), record.run_id.rpartition("-")[2])
+        checkpoint = records.read_checkpoint(record.checkpoint_path, owners, learner.state_dict())
         learner.load_state_dict(checkpoint["state_dict"])
         return learner.network
 
@@ -93,7 +94,7 @@ class EnsembleEvaluation(Evaluation):
 
     The record is `<outputs>/ensembles/<label>-<address>`; the address is that of the members, in any order, and of what they are evaluated
     on: data (less the seed, which moves no test image), heads, precision.
-    Raises ValueError: a run given twice, members that learned other classes or another shape.
+    Raises ValueError: a run given twice, or two of one training; members that learned other classes or another shape.
     """
 
     def __init__(self, plan: Plan, runs: Sequence[Trained], *, command: str) -> None:
@@ -101,6 +102,11 @@ class EnsembleEvaluation(Evaluation):
         for i, run in enumerate(runs):
             if run.run_id in [other.run_id for other in runs[:i]]:
                 raise ValueError(f"run={run.folder}: is given twice; the members of an ensemble are different runs")
+            same = [other.run_id for other in runs[:i] if run.stored.get("training", i) == other.stored.get("training")]
+            if same:
+                raise ValueError(
+                    f"run={run.folder}: has the network of {same[0]}, as they differ in OOD heads or sets only; give one of them"
+                )
             if any(run.stored["data"][key] != first.stored["data"][key] for key in ("shape", "classes")):
                 raise ValueError(
                     f"run={run.folder}: learned {run.learned}, and {first.run_id} {first.learned}; members of an ensemble share both"

@@ -90,7 +90,7 @@ class Learner(pl.LightningModule):
         settings: Settings,
         weight_regularizers: Mapping[str, Callable[[Network], Tensor]] | None = None,
         seed: int = 0,
-        address: str = "",
+        training: str = "",
         validate: Callable[[], dict[str, float]] | None = None,
         on_row: Callable[[dict[str, float], list[dict[str, float]]], None] | None = None,
     ) -> None:
@@ -102,7 +102,7 @@ class Learner(pl.LightningModule):
         self.make_schedule = schedule
         self.weight_regularizers = dict(weight_regularizers or {})
         self.seed = seed
-        self.address = address
+        self.training_address = training
         self.validate = validate
         self.on_row = on_row
         self.settings = settings
@@ -239,7 +239,7 @@ class Learner(pl.LightningModule):
         return optimizer
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        checkpoint["attnlab"] = {"address": self.address, "history": [dict(row) for row in self.history]}
+        checkpoint["attnlab"] = {"training": self.training_address, "history": [dict(row) for row in self.history]}
         if self.scaler.is_enabled():
             checkpoint["attnlab"]["scaler"] = self.scaler.state_dict()
 

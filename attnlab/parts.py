@@ -76,7 +76,7 @@ def make_learner(plan: Plan, data: ImageData, settings: Settings | None = None, 
         settings=settings or make_settings(plan),
         weight_regularizers=penalties,
         seed=full["seed"],
-        address=plan.address,
+        training=plan.training,
         **hooks,
     )
 

@@ -123,6 +123,31 @@ class Record:
     def write(self, result: Mapping[str, Any]) -> None:
         write_atomic(self.result_path, json.dumps(_json(result), indent=1) + "\n")
 
+    def told_trained(self, training: str) -> None:
+        """For runs to come that need the same training: it is in this folder."""
+        write_atomic(self.folder.parent / ".trainings" / training, self.run_id)
+
+    def trained_elsewhere(self, training: str) -> tuple["Record", dict[str, Any]] | None:
+        """The record that says it has done this training, and what it holds. Whether it has is its checkpoint's to say."""
+        try:
+            other = Record(self.folder.parent / (self.folder.parent / ".trainings" / training).read_text().strip())
+            stored = json.loads(other.result_path.read_text())
+        except (OSError, ValueError):
+            return None
+        whole = isinstance(stored, dict) and all(isinstance(stored.get(key), kind) for key, kind in REQUIRED.items())
+        return (other, stored) if whole and stored["run_id"] == other.run_id != self.run_id else None
+
+    def take_checkpoint(self, other: "Record", owners: Sequence[str], present: Mapping[str, Any], *, epochs: int) -> bool:
+        """Copy another run's last checkpoint, if it is whole, fits, and is that of all epochs."""
+        try:
+            checkpoint, wrong = _checkpoint(other.checkpoint_path, owners, present)
+            if wrong or len(checkpoint["attnlab"]["history"]) != epochs:
+                return False
+            write_atomic(self.checkpoint_path, other.checkpoint_path.read_bytes())
+        except OSError:
+            return False
+        return True
+
     def write_history(self, history: Sequence[Mapping[str, float]]) -> None:
         """metrics.csv: one row an epoch, all columns that any row has."""
         columns = list(dict.fromkeys(key for row in history for key in row))
@@ -192,27 +217,36 @@ def changed_defaults(recorded: Mapping[str, Any], present: Mapping[str, Any], wh
     return found
 
 
-def read_checkpoint(path: Path, address: str, present: Mapping[str, Any]) -> dict[str, Any]:
-    """A checkpoint, if it is whole, of the run `address`, and fits the state dict `present`; else it is set aside (BrokenRecord)."""
+def read_checkpoint(path: Path, owners: Sequence[str], present: Mapping[str, Any]) -> dict[str, Any]:
+    """A checkpoint, if it is whole, of the training (or, in an early one, the address) `owners`, and fits the state dict `present`;
+    else it is set aside (BrokenRecord)."""
+    checkpoint, wrong = _checkpoint(path, owners, present)
+    if wrong:
+        raise set_aside(path, wrong)
+    return checkpoint
+
+
+def _checkpoint(path: Path, owners: Sequence[str], present: Mapping[str, Any]) -> tuple[dict[str, Any], str]:
+    """A checkpoint, and what is wrong with it."""
     import torch
 
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
         told, state = checkpoint["attnlab"], checkpoint["state_dict"]
-        recorded, history = told["address"], told["history"]
+        owner, history = told["training"] if "training" in told else told["address"], told["history"]
     except OSError:
         raise
     except Exception as error:  # zip, pickle and key errors of every kind
         lines = str(error).strip().splitlines()
-        raise set_aside(path, f"is damaged ({lines[0] if lines else type(error).__name__})") from error
-    if recorded != address:
-        raise set_aside(path, f"belongs to another run ({recorded})")
+        return {}, f"is damaged ({lines[0] if lines else type(error).__name__})"
+    if owner not in owners:
+        return {}, f"belongs to another run ({owner})"
     for name in {**present, **state}:
         if name not in state or name not in present or state[name].shape != present[name].shape:
-            raise set_aside(path, f"does not fit this network (at {name})")
+            return {}, f"does not fit this network (at {name})"
     if not history or not all(isinstance(row, dict) and "seconds" in row for row in history):
-        raise set_aside(path, "is damaged (no history)")
-    return checkpoint
+        return {}, "is damaged (no history)"
+    return checkpoint, ""
 
 
 def versions() -> dict[str, str]:

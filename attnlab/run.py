@@ -4,7 +4,7 @@ import contextlib
 import logging
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -75,14 +75,15 @@ def train(plan: Plan) -> float | None:
     if int(os.environ.get("LOCAL_RANK", 0)) > 0:
         return _worker(plan, record)
     with record.lock():
-        record.result()  # what cannot be trusted is set aside, and says so
+        before = record.result() or {}  # what cannot be trusted is set aside, and says so
         done, objective = skip(plan)
         if done:
             return objective
         if plan.full["force"] and record.folder.exists():
             log.info("force=true: the old record is kept in %s", record.keep_beside())
+            before = {}
         with record.logfile():
-            return Run(plan, record).go()
+            return Run(plan, record, before=before).go()
 
 
 def _worker(plan: Plan, record: Record) -> None:
@@ -95,9 +96,12 @@ def _worker(plan: Plan, record: Record) -> None:
 class Run(Stages):
     """One run on its way to its record."""
 
-    def __init__(self, plan: Plan, record: Record) -> None:
+    def __init__(self, plan: Plan, record: Record, *, before: Mapping[str, Any]) -> None:
+        """`before`: what the record said when this process came."""
         command = " ".join(["python -m attnlab.train", *plan.overrides])
-        result = {"run_id": record.run_id, "command": command, **started(plan)}
+        result = {"run_id": record.run_id, "command": command, "training": plan.training, **started(plan)}
+        if "trained_by" in before and record.checkpoint_path.exists():
+            result["trained_by"] = before["trained_by"]
         super().__init__(record.folder, result, record.write)
         self.plan, self.record = plan, record
         self.logger: Any = None
@@ -162,10 +166,11 @@ class Run(Stages):
             )
 
     def fit(self) -> None:
-        checkpoint = self.checkpoint()
+        checkpoint = self.checkpoint() or self.trained_elsewhere()
         done = checkpoint["attnlab"]["history"] if checkpoint else []
         if checkpoint:
-            log.info("going on after epoch %d of %d", len(done), self.settings.max_epochs)
+            if "trained_by" not in self.result:
+                log.info("going on after epoch %d of %d", len(done), self.settings.max_epochs)
             for row in done if self.logger else []:
                 self.logger.log(row, step=int(row["epoch"]))
         if len(done) < self.settings.max_epochs:
@@ -174,6 +179,8 @@ class Run(Stages):
         else:
             self.learner.load_state_dict(checkpoint["state_dict"])
             self.learner.history = done
+        if "trained_by" not in self.result:
+            self.record.told_trained(self.plan.training)
         self.network.to(self.settings.device)
         self.history = self.learner.history
         self.record.write_history(self.history)
@@ -184,8 +191,25 @@ class Run(Stages):
 
     def checkpoint(self) -> dict[str, Any] | None:
         """last.ckpt if it is there, whole, and of this run; one that is not is set aside (BrokenRecord)."""
-        path = self.record.checkpoint_path
-        return records.read_checkpoint(path, self.plan.address, self.learner.state_dict()) if path.exists() else None
+        path, owners = self.record.checkpoint_path, (self.plan.training, self.plan.address)
+        return records.read_checkpoint(path, owners, self.learner.state_dict()) if path.exists() else None
+
+    def trained_elsewhere(self) -> dict[str, Any] | None:
+        """The last checkpoint of a run that differs from this one in OOD heads and sets alone: what it has learned is what this would."""
+        found = None if self.plan.full["force"] else self.record.trained_elsewhere(self.plan.training)
+        if not found:
+            return None
+        other, stored = found
+        if any(not text.startswith(self.plan.not_trained_on) for text in records.changed_defaults(stored["config"], self.plan.full)):
+            return None
+        if stored.get("precision") != self.result["precision"] or _train_digest(stored) != _train_digest(self.result):
+            return None
+        owners, epochs = (self.plan.training, other.run_id.rpartition("-")[2]), self.settings.max_epochs
+        if not self.record.take_checkpoint(other, owners, self.learner.state_dict(), epochs=epochs):
+            return None
+        log.info("the network is that of %s, which differs in OOD heads or sets only (force=true trains it again)", other.run_id)
+        self.result["trained_by"] = other.run_id
+        return self.checkpoint()
 
     def validate(self) -> dict[str, float]:
         from attnlab.metrics import classification_metrics
@@ -208,6 +232,10 @@ class Run(Stages):
                 self.logger.histogram(f"ood/{head}/{name}", scores)
         for path in sorted((self.folder / "figures").glob("*.png")):
             self.logger.figure(f"figures/{path.stem}", path)
+
+
+def _train_digest(result: Mapping[str, Any]) -> str | None:
+    return result.get("data", {}).get("digests", {}).get("train")
 
 
 def _first_line(error: BaseException) -> str:

@@ -277,6 +277,7 @@ def show_run(run: Run) -> None:
     lines = {
         "folder": str(run.folder),
         "command": result.get("command"),
+        "trained by": result.get("trained_by"),
         "device": result.get("device"),
         "places": ", ".join(f"{place} ({how})" for place, how in result.get("places", {}).items()),
         "parameters": f"{result['parameters']:,}" if is_number(result.get("parameters")) else None,

@@ -137,7 +137,7 @@ BROKEN = {
     "garbage": lambda path: path.write_bytes(os.urandom(4096)),
     "shape": lambda path: edit(path, lambda ckpt: ckpt["state_dict"].update({"network.backbone.fc.weight": torch.zeros(3, 3)})),
     "key": lambda path: edit(path, lambda ckpt: ckpt["state_dict"].pop("network.backbone.fc.weight")),
-    "other run": lambda path: edit(path, lambda ckpt: ckpt["attnlab"].update(address="deadbeef")),
+    "other run": lambda path: edit(path, lambda ckpt: ckpt["attnlab"].update(training="deadbeef")),
     "history": lambda path: edit(path, lambda ckpt: ckpt["attnlab"].update(history=[])),
     "pickle": lambda path: torch.save({"attnlab": Evil()}, path),
 }

@@ -8,6 +8,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from attnlab.config import compose
+from attnlab.evaluate import evaluate
+from attnlab.run import train
 from tests.conftest import POINTS
 
 ROOT = Path(__file__).parents[1]
@@ -49,9 +52,6 @@ def test_the_record_of_a_run(run) -> None:
 
 
 def test_the_objective_is_returned(tmp_path: Path) -> None:
-    from attnlab.config import compose
-    from attnlab.run import train
-
     words = [*POINTS, f"paths.outputs={tmp_path}", "objective=test/nll"]
     value = train(compose(words))
     (path,) = tmp_path.glob("runs/*/result.json")
@@ -70,6 +70,43 @@ def test_a_sweep_writes_addressed_runs_and_its_repeat_does_nothing(tmp_path: Pat
     second = cli(*words)
     assert second.stderr.count("finished before; nothing to do") == 6
     assert [path.stat().st_mtime_ns for path in paths] == times
+
+
+def test_runs_that_differ_in_ood_heads_or_sets_alone_train_once(tmp_path: Path) -> None:
+    def result_of(outputs: str, *words: str) -> dict:
+        plan = compose([*POINTS, "trainer.max_epochs=2", "loss=large_margin", f"paths.outputs={tmp_path / outputs}", *words])
+        train(plan)
+        folder = tmp_path / outputs / "runs" / plan.run_id
+        return json.loads((folder / "result.json").read_text()) | {"log": (folder / "train.log").read_text(), "folder": folder}
+
+    first, other = ("ood=[msp]",), ("ood=[msp,knn]", "ood.knn.k=5")
+    made = result_of("a", *first)
+    assert "trained_by" not in made and "epoch 2/2" in made["log"]
+    taken, afresh = result_of("a", *other), result_of("b", *other)
+    assert taken["trained_by"] == made["run_id"] and f"the network is that of {made['run_id']}" in taken["log"]
+    assert "epoch 2/2" not in taken["log"] and "epoch 2/2" in afresh["log"]
+    timeless = [one["metrics"] for one in (taken, afresh)]
+    assert timeless[0] == timeless[1] and not [key for key in made["metrics"] if key.startswith("ood/knn/")]
+    assert taken["epochs"] == 2 and taken["training"] == made["training"]
+    assert (taken["folder"] / "metrics.csv").read_text() == (made["folder"] / "metrics.csv").read_text()
+
+    with pytest.raises(ValueError, match=f"has the network of {made['run_id']}"):
+        evaluate([made["folder"], taken["folder"]], [])
+
+    # a third is told who trained, not who has a copy; a copy that was lost is taken again; force trains
+    third = result_of("a", "ood=[energy]")
+    assert third["trained_by"] == made["run_id"]
+    (third["folder"] / "result.json").unlink()
+    again = result_of("a", "ood=[energy]")
+    assert again["metrics"] == third["metrics"]
+    assert "trained_by" not in result_of("a", "ood=[energy]", "force=true")
+
+    # what cannot be relied on is not taken, nor touched
+    owner = tmp_path / "a" / "runs" / (tmp_path / "a" / "runs" / ".trainings" / made["training"]).read_text()
+    (owner / "last.ckpt").write_bytes(b"no checkpoint")
+    assert "trained_by" not in result_of("a", "ood=[msp,energy]")
+    assert (owner / "last.ckpt").read_bytes() == b"no checkpoint"
+    assert result_of("a", "seed=1")["training"] != made["training"]
 
 
 def test_evaluate_scores_other_heads_and_leaves_the_record_alone(run) -> None:

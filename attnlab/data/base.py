@@ -59,6 +59,7 @@ class ImageData:
 
     name: ClassVar[str]
     NOT_IDENTITY: ClassVar[tuple[str, ...]] = ("resident", "num_workers", "root", "download")  # cannot change a run's numbers
+    AFTER_TRAINING: ClassVar[tuple[str, ...]] = ("ood", "ood_root")  # cannot change the trained network
 
     batch_size: int = 128
     eval_batch_size: int = 500

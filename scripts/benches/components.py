@@ -1,15 +1,16 @@
 """What each attention, regularizer and loss adds to a training step of ResNet-18: one step with it beside one without it, in turns.
 
-The fastest of many steps each, not the median: what else runs on a machine only ever adds, and more than most components do.
+The median of the ratios of neighbouring steps: a machine may change within seconds by more than most components cost.
 """
 
+import statistics
 from typing import Any
 
 import torch
 
-from benches.common import Options, Table, alternate, resident, seconds
+from benches.common import Options, Table, resident, seconds
 
-TITLE = "What a component adds to a step of ResNet-18 (3x32x32), per cent of the step without it (fastest of each)"
+TITLE = "What a component adds to a step of ResNet-18 (3x32x32), per cent of the step without it (medians of pairs)"
 SHAPE = (3, 32, 32)
 CHOICES = (
     "attention=rect", "attention=position", "attention=se", "attention=eca", "attention=cbam", "attention=coord",
@@ -53,27 +54,48 @@ class Shape:
 
 
 def measure(options: Options) -> tuple[dict[str, Any], Table]:
-    gpu = options.torch_device.type == "cuda"
+    threads = torch.get_num_threads()
+    if options.torch_device.type == "cpu":
+        torch.set_num_threads(1)  # two threads that wait for each other feel everything else that runs on a machine
+    try:
+        return _measure(options, gpu=options.torch_device.type == "cuda")
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _measure(options: Options, *, gpu: bool) -> tuple[dict[str, Any], Table]:
     size, times = (128, 20) if gpu else (8, 1)
-    rounds = (5 if options.quick else 15) if gpu else (6 if options.quick else 25)
     choices = FIRST if options.quick else CHOICES
     modes = ("off", "default") if gpu or options.compiled else ("off",)
-    found: dict[str, Any] = {"batch_size": size}
+    found: dict[str, Any] = {"batch_size": size, "threads": torch.get_num_threads()}
     columns: list[list[str]] = [["", *choices]]
     for mode in modes:
         settings = options.settings(compile=mode, max_epochs=10)
-        batch = next(iter(resident(4 * size, SHAPE, batch_size=size, device=settings.device, pad=4, flip=True)))
         column = ["eager" if mode == "off" else f"compile {mode}"]
         for choice in choices:
             if mode != "off" and not gpu and choice not in FIRST:
                 column.append("")
                 continue
-            torch.manual_seed(0)
-            # in pairs: the machine may change between two components, and does
-            pair = {"without": Step(None, batch, settings, times).seconds, "with": Step(choice, batch, settings, times).seconds}
-            fastest = alternate(pair, rounds=rounds, warmup=3, pick=min)
-            added = fastest["with"] / fastest["without"] - 1
-            found.setdefault(choice, {})[mode] = {"added": added, "step_seconds": fastest["without"]}
+            ratios: list[float] = []
+            for turn in range(2 if options.quick else 4):  # fresh networks each time: where they happen to lie in memory matters too
+                batch = next(iter(resident(4 * size, SHAPE, batch_size=size, device=settings.device, pad=4, flip=True)))
+                ratios += _ratios(choice, batch, settings, times, rounds=5 if options.quick else 8, reverse=turn % 2 == 1)
+            added = statistics.median(ratios) - 1
+            quarters = statistics.quantiles(ratios, n=4)
+            found.setdefault(choice, {})[mode] = {"added": added, "quartiles": [quarters[0] - 1, quarters[2] - 1], "pairs": len(ratios)}
             column.append(f"{100 * added:+.1f} %")
         columns.append(column)
     return found, [list(row) for row in zip(*columns)]
+
+
+def _ratios(choice: str, batch: Any, settings: Any, times: int, *, rounds: int, reverse: bool) -> list[float]:
+    """Seconds of a step with the component over those of the step without it that was made next to it."""
+    torch.manual_seed(0)
+    order = (choice, None) if reverse else (None, choice)
+    steps = {name: Step(name, batch, settings, times) for name in order}
+    found = []
+    for turn in range(2 + rounds):
+        seconds = {name: steps[name].seconds() for name in (order if turn % 2 else order[::-1])}
+        if turn >= 2:
+            found.append(seconds[choice] / seconds[None])
+    return found

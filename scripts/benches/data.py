@@ -102,7 +102,7 @@ def _files(folder: Path, options: Options, workers: int) -> tuple[dict[str, floa
     options_of = dict(shuffle=True, drop_last=True, num_workers=workers, persistent_workers=True)
     plain = torch.utils.data.DataLoader(files, 64, **options_of)
     contestants = {"streaming": lambda: rate(ours, device, 10**9), "DataLoader": lambda: rate(plain, device, 10**9)}
-    medians = alternate(contestants, rounds=3 if options.quick else 5)
+    medians = alternate(contestants, rounds=3 if options.quick else 15)
     ratio = medians["streaming"] / medians["DataLoader"]
     rows = [["JPEG files, 256x256 to 224x224", "", ""]]
     rows += [["streaming", f"{medians['streaming']:,.0f}", f"{ratio:.2f}"], ["DataLoader", f"{medians['DataLoader']:,.0f}", "1.00"]]

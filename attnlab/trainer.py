@@ -2,8 +2,11 @@
 
 import contextlib
 import functools
+import importlib.util
 import logging
 import math
+import os
+import shutil
 import sys
 import time
 import warnings
@@ -31,7 +34,7 @@ class Settings:
     accelerator, devices, strategy: as Lightning has them; `strategy=ddp` starts `devices` processes.
     precision: auto = bf16 autocast where the device computes in it (CUDA; CPUs with AMX or AVX-512 BF16), else fp32. Losses on distances
     and every OOD score are fp32 in any case.
-    compile: auto = torch.compile on CUDA, off elsewhere (on a CPU it costs minutes and gains little).
+    compile: auto = torch.compile on CUDA where it can work, off elsewhere (on a CPU it costs minutes and gains little).
     gradient_clip: largest gradient norm, or null.
     val_every: epochs between two looks at the validation images, where there are any; the last epoch is always looked at.
     checkpoint_seconds: least time between two checkpoints; the last epoch always leaves one.
@@ -75,12 +78,18 @@ class Settings:
             return self.precision
         return "bf16-mixed" if computes_in_bf16(self.device) else 32
 
-    @property
+    @functools.cached_property
     def compile_mode(self) -> str | None:
-        """The mode for torch.compile, or None for eager."""
-        if self.compile == "auto":
-            return "default" if self.device.type == "cuda" else None
-        return None if self.compile == "off" else self.compile
+        """The mode for torch.compile, or None for eager. ValueError: one was asked for that cannot be had here."""
+        if self.compile == "off" or (self.compile == "auto" and self.device.type != "cuda"):
+            return None
+        missing = compile_lacks(self.device)
+        if not missing:
+            return "default" if self.compile == "auto" else self.compile
+        if self.compile != "auto":
+            raise ValueError(f"trainer.compile={self.compile}: torch.compile {missing}; use compile=auto or off to train without")
+        log.info("training without torch.compile, which %s", missing)
+        return None
 
     def autocast(self) -> contextlib.AbstractContextManager:
         """The precision of every forward pass: tests and banks see the network as training did."""
@@ -131,6 +140,19 @@ def quiet() -> Iterator[None]:
         warnings.filterwarnings("ignore", module=r"(pytorch_lightning|lightning_fabric|torch\.jit|torch\.utils\._pytree).*")
         warnings.filterwarnings("ignore", message=r".*(isinstance\(treespec, LeafSpec\)|srun|does not have many workers|torch\.jit).*")
         yield
+
+
+def compile_lacks(device: torch.device) -> str:
+    """Why torch.compile cannot work here, in words that follow its name; empty where it can."""
+    gpu = device.type == "cuda"
+    if gpu and importlib.util.find_spec("triton") is None:
+        return "needs Triton, which is not installed"
+    if gpu and torch.cuda.get_device_capability(device) < (7, 0):
+        return f"needs a GPU of compute capability 7.0, and this one has {'.'.join(map(str, torch.cuda.get_device_capability(device)))}"
+    variable, names = ("CC", ("cc", "gcc", "clang")) if gpu else ("CXX", ("g++", "clang++"))
+    if not any(map(shutil.which, filter(None, (os.environ.get(variable), *names)))):
+        return f"needs a {'C' if gpu else 'C++'} compiler, and there is neither ${variable} nor {' nor '.join(names)}"
+    return ""
 
 
 def computes_in_bf16(device: torch.device) -> bool:

@@ -10,6 +10,7 @@ from torch._dynamo.testing import CompileCounter
 from attnlab.config import compose, group_choices
 from attnlab.learner import Learner, Tally, seed_all
 from attnlab.parts import make_data, make_learner, make_settings
+from attnlab.trainer import Settings
 
 SMALL = ["logger=none", "trainer.accelerator=cpu", "data.limit=32", "data.batch_size=16", "ood=none", "model.width=4"]
 
@@ -75,3 +76,29 @@ def test_seeds_share_a_compilation_and_ten_architectures_have_ten(tmp_path: Path
         learner.compile_objective(backend=counter, fullgraph=True)
         steps(learner, batch, num=1)
         assert counter.frame_count == max(1, width - 3)
+
+
+def test_where_it_cannot_compile_it_says_so_and_trains_without(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    def on_a_gpu(**options: str) -> Settings:
+        settings = Settings(**options)
+        settings.__dict__["device"] = torch.device("cuda")  # the cached property, as there may be none here
+        return settings
+
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: object())
+    assert on_a_gpu().compile_mode == "default" and on_a_gpu(compile="reduce-overhead").compile_mode == "reduce-overhead"
+    assert Settings(accelerator="cpu").compile_mode is None and on_a_gpu(compile="off").compile_mode is None
+    assert not caplog.records
+
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (6, 1))
+    with caplog.at_level("INFO", logger="attnlab"):
+        assert on_a_gpu().compile_mode is None
+    assert "without torch.compile, which needs a GPU of compute capability 7.0, and this one has 6.1" in caplog.text
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(ValueError, match=r"compile=default: torch\.compile needs Triton, which is not installed; use compile=auto or off"):
+        _ = on_a_gpu(compile="default").compile_mode
+    for name in ("CC", "CXX"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("PATH", "/nowhere")
+    with pytest.raises(ValueError, match=r"needs a C\+\+ compiler, and there is neither \$CXX nor g\+\+ nor clang\+\+"):
+        _ = Settings(accelerator="cpu", compile="default").compile_mode

@@ -90,7 +90,7 @@ def measure(options: Options) -> tuple[dict[str, Any], Table]:
             "ours": lambda head=ours_head: seconds(lambda: head.score(test), device),
             "theirs": lambda head=theirs: seconds(lambda: head.predict_features(test.features), device),
         }
-        pair = alternate(contestants, rounds=3 if options.quick else 7)
+        pair = alternate(contestants, rounds=3 if options.quick else 25)
         ratio = pair["theirs"] / pair["ours"]
         found[name] = {"attnlab_seconds": pair["ours"], "pytorch_ood_seconds": pair["theirs"], "ratio": ratio}
         words = [f"{name}, {images:,} of {classes * 2000:,}", f"{pair['ours']:.3f}", f"pytorch-ood {pair['theirs']:.3f}"]

@@ -58,6 +58,28 @@ class Bank:
         return len(self.labels)
 
 
+@contextmanager
+def exact(bank: Bank) -> Iterator[None]:
+    """Neither autocast nor TF32 nor bf16 inside fp32 matrix products: a distance is a small difference of large numbers."""
+    products = (torch.backends.cuda.matmul, torch.backends.mkldnn.matmul)
+    before = [product.fp32_precision for product in products]
+    try:
+        for product in products:
+            product.fp32_precision = "ieee"
+        with torch.autocast(bank.logits.device.type, enabled=False):
+            yield
+    finally:
+        for product, precision in zip(products, before):
+            product.fp32_precision = precision
+
+
+def pooled(bank: Bank, name: str) -> Tensor:
+    """The bank's features, for the head `name`. ValueError: there are none."""
+    if bank.features.shape[1] == 0:
+        raise ValueError(f"{name} works on features, and the network names no `features` place")
+    return bank.features
+
+
 class Evaluation(NamedTuple):
     """What `evaluate_heads` found: metrics by `ood/<head>/<set>/<metric>`; scores[head][set] on the CPU, set `test` being ID; errors by
     `<head>` (fit, perturbation), `<head>/<set>` (scores) or `<set>` (the data could not be read)."""

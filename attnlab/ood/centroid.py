@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from attnlab.ood.bank import Bank
+from attnlab.ood.bank import Bank, pooled
 
 
 class Euclidean:
@@ -37,7 +37,5 @@ class Euclidean:
         return torch.cdist(self._read(bank), self.centroid_CD, compute_mode=mode).amin(1)
 
     def _read(self, bank: Bank) -> Tensor:
-        if bank.features.shape[1] == 0:
-            raise ValueError("Euclidean works on features, and the network names no `features` place")
-        features_ND = bank.features.double()
+        features_ND = pooled(bank, "Euclidean").double()
         return torch.nn.functional.normalize(features_ND, dim=1) if self.normalize else features_ND

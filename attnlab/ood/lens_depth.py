@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from attnlab.ood.bank import Bank
+from attnlab.ood.bank import Bank, pooled
 from attnlab.ood.fermat import fast, fermat_matrix, fermat_to, loop
 
 __all__ = ["LensDepth", "fermat_matrix", "fermat_to", "lens_depth"]
@@ -162,9 +162,7 @@ class LensDepth:
         return depth_B
 
     def _read(self, bank: Bank) -> Tensor:
-        if bank.features.shape[1] == 0:
-            raise ValueError("lens depth works on features, and the network names no `features` place")
-        features_ND = bank.features.double()
+        features_ND = pooled(bank, "lens depth").double()
         if not features_ND.isfinite().all():
             raise ValueError(f"features must be finite, got {int((~features_ND.isfinite()).any(1).sum())} samples with NaN or infinity")
         return F.normalize(features_ND, dim=1) if self.normalize else features_ND

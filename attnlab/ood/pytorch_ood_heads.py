@@ -1,6 +1,6 @@
 """OOD heads on top of the detectors of pytorch-ood (https://github.com/kkirchheim/pytorch-ood): the one file that knows that library.
 
-Legend: N samples, D features, K classes, R rank; B, C, H, W of images.
+Legend: N samples, D features, K classes; B, C, H, W of images.
 
 A detector that works on logits or pooled features needs no code, only a yaml:
     gen: {_target_: attnlab.ood.pytorch_ood_heads.PytorchOOD, detector: GEN, parameters: {gamma: 0.1}}
@@ -14,15 +14,13 @@ import difflib
 import inspect
 import logging
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from attnlab.ood.bank import Bank
+from attnlab.ood.bank import Bank, exact, pooled
 
 log = logging.getLogger(__name__)
 
@@ -200,45 +198,6 @@ class KNN(Adapter):
         return pooled(bank, "KNN").cpu().to(self.dtype)  # the search is scikit-learn's
 
 
-class Mahalanobis:
-    """Mahalanobis distance to the nearest class mean under one covariance for all classes (1807.03888).
-
-    score = min_c (f - mu_c)^T Sigma^+ (f - mu_c) / 2,  Sigma = 1/N sum_i (f_i - mu_{y_i}) (f_i - mu_{y_i})^T
-
-    Not the library's: Sigma of dead or collapsed features is singular, and an inverse in fp32 gives such directions weights of noise. Here
-    features are whitened by Sigma in fp64 and all classes are one distance matrix. Directions in which the training set does not vary
-    (below D * 2e-16 of the largest variance) are left out, which makes Sigma^+ the pseudo-inverse as in the official code. Classes without
-    samples are no classes.
-
-    Differs from the paper in: penultimate features only; no input perturbation, no regression over layers (as OpenOOD's `mds`).
-    """
-
-    def __init__(self) -> None:
-        self.centroid_CR: Tensor | None = None
-
-    def fit(self, bank: Bank) -> None:
-        with exact(bank):
-            features_ND = pooled(bank, "Mahalanobis").double()
-            self.center_D = features_ND.mean(0)
-            classes, label_N = bank.labels.unique(return_inverse=True)
-            sum_CD = features_ND.new_zeros(len(classes), features_ND.shape[1]).index_add_(0, label_N, features_ND)
-            centroid_CD = sum_CD / label_N.bincount()[:, None]
-            within_ND = features_ND - centroid_CD[label_N]
-            variance_D, axes_DD = torch.linalg.eigh(within_ND.T @ within_ND / len(bank))
-            kept = variance_D > variance_D[-1] * len(variance_D) * torch.finfo(torch.float64).eps
-            if not kept.any():
-                raise ValueError("the features of each class are all equal: there is no covariance to measure a distance by")
-            self.whiten_DR = axes_DD[:, kept] / variance_D[kept].sqrt()
-            self.centroid_CR = (centroid_CD - self.center_D) @ self.whiten_DR
-
-    def score(self, bank: Bank) -> Tensor:
-        if self.centroid_CR is None:
-            raise ValueError("Mahalanobis must be fitted before it scores")
-        white_NR = (pooled(bank, "Mahalanobis").double() - self.center_D) @ self.whiten_DR
-        # differences, not norms less products: near a centroid the products cancel
-        return torch.cdist(white_NR, self.centroid_CR, compute_mode="donot_use_mm_for_euclid_dist").amin(1).square() / 2
-
-
 class ViM(Adapter):
     """Virtual-logit matching (2203.10807): alpha * |f's part outside the principal subspace| - log sum_k exp(z_k).
 
@@ -289,27 +248,6 @@ class ReAct(Adapter):
         if not 0 <= percentile <= 1:
             raise ValueError(f"percentile must be a fraction in [0, 1], got {percentile}")
         super().__init__("ReAct", percentile=percentile)
-
-
-@contextmanager
-def exact(bank: Bank) -> Iterator[None]:
-    """Neither autocast nor TF32 nor bf16 inside fp32 matrix products: a distance is a small difference of large numbers."""
-    products = (torch.backends.cuda.matmul, torch.backends.mkldnn.matmul)
-    before = [product.fp32_precision for product in products]
-    try:
-        for product in products:
-            product.fp32_precision = "ieee"
-        with torch.autocast(bank.logits.device.type, enabled=False):
-            yield
-    finally:
-        for product, precision in zip(products, before):
-            product.fp32_precision = precision
-
-
-def pooled(bank: Bank, name: str) -> Tensor:
-    if bank.features.shape[1] == 0:
-        raise ValueError(f"{name} works on features, and the network names no `features` place")
-    return bank.features
 
 
 @torch.no_grad()

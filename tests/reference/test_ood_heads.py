@@ -16,6 +16,7 @@ from attnlab import metrics
 from attnlab.network import Output
 from attnlab.ood import pytorch_ood_heads as heads
 from attnlab.ood.bank import Bank, evaluate_heads, extract, extract_views
+from attnlab.ood.mahalanobis import Mahalanobis
 
 N, D, K = 400, 24, 5
 
@@ -123,7 +124,7 @@ def mahalanobis(train, test):
 
 
 def test_mahalanobis():
-    np.testing.assert_allclose(fitted(heads.Mahalanobis()), mahalanobis(TRAIN, TEST), rtol=1e-4)
+    np.testing.assert_allclose(fitted(Mahalanobis()), mahalanobis(TRAIN, TEST), rtol=1e-4)
 
 
 def with_features(bank, features):
@@ -138,14 +139,14 @@ def test_mahalanobis_with_singular_covariance():
         return with_features(bank, torch.cat([f, torch.zeros(len(bank), 1), f[:, :1], f[:, 1:2] + 1e-4 * f[:, 2:3] ** 2], 1))
 
     train, test = spoil(TRAIN), spoil(TEST)
-    found = fitted(heads.Mahalanobis(), train, test)
+    found = fitted(Mahalanobis(), train, test)
     np.testing.assert_allclose(found, mahalanobis(train, test), rtol=1e-3)
     assert (found > 0).all()
 
 
 def test_mahalanobis_with_fewer_samples_than_features():
     train, test = bank_of(3, num=30, dim=64), bank_of(4, num=20, dim=64)
-    np.testing.assert_allclose(fitted(heads.Mahalanobis(), train, test), mahalanobis(train, test), rtol=1e-3)
+    np.testing.assert_allclose(fitted(Mahalanobis(), train, test), mahalanobis(train, test), rtol=1e-3)
 
 
 def test_mahalanobis_is_affine_invariant_and_takes_labels_with_gaps():
@@ -155,14 +156,14 @@ def test_mahalanobis_is_affine_invariant_and_takes_labels_with_gaps():
     def mapped(bank):
         return Bank(bank.features.double() @ a + b, bank.logits, 3 * bank.labels + 2)
 
-    expected = fitted(heads.Mahalanobis())
-    np.testing.assert_allclose(fitted(heads.Mahalanobis(), mapped(TRAIN), mapped(TEST)), expected, rtol=1e-3)
+    expected = fitted(Mahalanobis())
+    np.testing.assert_allclose(fitted(Mahalanobis(), mapped(TRAIN), mapped(TEST)), expected, rtol=1e-3)
 
 
 def test_mahalanobis_refuses_features_without_any_variance():
     bank = Bank(torch.ones(6, 3), torch.zeros(6, 2), torch.tensor([0, 1, 0, 1, 0, 1]))
     with pytest.raises(ValueError, match="all equal"):
-        heads.Mahalanobis().fit(bank)
+        Mahalanobis().fit(bank)
 
 
 @pytest.mark.parametrize("bias", [True, False])
@@ -361,7 +362,7 @@ def test_heads_that_need_the_final_linear(head):
             head.fit(Bank(TRAIN.features, TRAIN.logits, TRAIN.labels, fc))
 
 
-@pytest.mark.parametrize("head", [heads.KNN(), heads.Mahalanobis(), heads.ViM(), heads.ReAct()])
+@pytest.mark.parametrize("head", [heads.KNN(), Mahalanobis(), heads.ViM(), heads.ReAct()])
 def test_feature_heads_without_features_and_before_fit(head):
     with pytest.raises(ValueError, match="must be fitted"):
         head.score(TEST)
@@ -371,7 +372,7 @@ def test_feature_heads_without_features_and_before_fit(head):
 
 def test_heads_compute_in_full_precision_whatever_training_does():
     """bf16 autocast and low matmul precision around a head change nothing, and are as before afterwards."""
-    for make in (heads.ViM, heads.Mahalanobis, heads.ReAct):
+    for make in (heads.ViM, Mahalanobis, heads.ReAct):
         expected = fitted(make())
         before = torch.get_float32_matmul_precision()
         try:
@@ -486,7 +487,7 @@ class BrokenPerturb(Broken):
 
 def test_every_set_is_passed_over_once_for_all_heads():
     network = Tiny()
-    chosen = {"msp": heads.MSP(), "knn": heads.KNN(k=3), "mahalanobis": heads.Mahalanobis(), "odin": heads.ODIN(), "shift": Shift()}
+    chosen = {"msp": heads.MSP(), "knn": heads.KNN(k=3), "mahalanobis": Mahalanobis(), "odin": heads.ODIN(), "shift": Shift()}
     sets = {"a": loader(3), "b": loader(4, num=7)}
     found = evaluate_heads(network, chosen, loader(1, num=40), loader(2), sets)
     # plain everywhere; shift everywhere; odin, that needs no fit, twice (gradient, score) on test (3 batches), a (3) and b (2)

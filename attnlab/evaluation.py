@@ -102,7 +102,8 @@ class EnsembleEvaluation(Evaluation):
         for i, run in enumerate(runs):
             if run.run_id in [other.run_id for other in runs[:i]]:
                 raise ValueError(f"run={run.folder}: is given twice; the members of an ensemble are different runs")
-            same = [other.run_id for other in runs[:i] if run.stored.get("training", i) == other.stored.get("training")]
+            training = run.stored.get("training")  # None: a record from before it was kept
+            same = [other.run_id for other in runs[:i] if training and training == other.stored.get("training")]
             if same:
                 raise ValueError(
                     f"run={run.folder}: has the network of {same[0]}, as they differ in OOD heads or sets only; give one of them"

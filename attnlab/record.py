@@ -15,6 +15,7 @@ import json
 import logging
 import math
 import os
+import shutil
 import socket
 import subprocess
 from collections.abc import Iterator, Mapping, Sequence
@@ -123,7 +124,7 @@ class Record:
     def write(self, result: Mapping[str, Any]) -> None:
         write_atomic(self.result_path, json.dumps(_json(result), indent=1) + "\n")
 
-    def told_trained(self, training: str) -> None:
+    def announce_training(self, training: str) -> None:
         """For runs to come that need the same training: it is in this folder."""
         write_atomic(self.folder.parent / ".trainings" / training, self.run_id)
 
@@ -137,16 +138,22 @@ class Record:
         whole = isinstance(stored, dict) and all(isinstance(stored.get(key), kind) for key, kind in REQUIRED.items())
         return (other, stored) if whole and stored["run_id"] == other.run_id != self.run_id else None
 
-    def take_checkpoint(self, other: "Record", owners: Sequence[str], present: Mapping[str, Any], *, epochs: int) -> bool:
-        """Copy another run's last checkpoint, if it is whole, fits, and is that of all epochs."""
+    def take_checkpoint(self, other: "Record", owners: Sequence[str], present: Mapping[str, Any], *, epochs: int) -> dict[str, Any] | None:
+        """A copy of another run's last checkpoint, if it is whole, fits, and is that of all epochs: the copy is looked at, so that what
+        the other does meanwhile is no matter."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        temporary = self.checkpoint_path.with_name(f".last.ckpt.{os.getpid()}.tmp")
         try:
-            checkpoint, wrong = _checkpoint(other.checkpoint_path, owners, present)
+            shutil.copyfile(other.checkpoint_path, temporary)
+            checkpoint, wrong = _checkpoint(temporary, owners, present)
             if wrong or len(checkpoint["attnlab"]["history"]) != epochs:
-                return False
-            write_atomic(self.checkpoint_path, other.checkpoint_path.read_bytes())
+                return None
+            os.replace(temporary, self.checkpoint_path)
+            return checkpoint
         except OSError:
-            return False
-        return True
+            return None
+        finally:
+            temporary.unlink(missing_ok=True)
 
     def write_history(self, history: Sequence[Mapping[str, float]]) -> None:
         """metrics.csv: one row an epoch, all columns that any row has."""

@@ -180,7 +180,7 @@ class Run(Stages):
             self.learner.load_state_dict(checkpoint["state_dict"])
             self.learner.history = done
         if "trained_by" not in self.result:
-            self.record.told_trained(self.plan.training)
+            self.record.announce_training(self.plan.training)
         self.network.to(self.settings.device)
         self.history = self.learner.history
         self.record.write_history(self.history)
@@ -205,11 +205,11 @@ class Run(Stages):
         if stored.get("precision") != self.result["precision"] or _train_digest(stored) != _train_digest(self.result):
             return None
         owners, epochs = (self.plan.training, other.run_id.rpartition("-")[2]), self.settings.max_epochs
-        if not self.record.take_checkpoint(other, owners, self.learner.state_dict(), epochs=epochs):
-            return None
-        log.info("the network is that of %s, which differs in OOD heads or sets only (force=true trains it again)", other.run_id)
-        self.result["trained_by"] = other.run_id
-        return self.checkpoint()
+        checkpoint = self.record.take_checkpoint(other, owners, self.learner.state_dict(), epochs=epochs)
+        if checkpoint:
+            log.info("the network is that of %s, which differs in OOD heads or sets only (force=true trains it again)", other.run_id)
+            self.result["trained_by"] = other.run_id
+        return checkpoint
 
     def validate(self) -> dict[str, float]:
         from attnlab.metrics import classification_metrics

@@ -12,7 +12,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from attnlab.config import FLAT, KEYED, Plan, compose
+from attnlab.config.compose import compose
+from attnlab.config.groups import FLAT, KEYED
+from attnlab.config.plan import Plan
 from attnlab.terminal import console, leave, one_line
 
 FREE = ("data", "ood", "trainer", "logger", "paths", "name", "force", "check", "objective")
@@ -28,7 +30,7 @@ Everything else is the run's own configuration.
 
 def plan_of(folder: Path, overrides: list[str]) -> tuple[Plan, dict[str, Any]]:
     """The run's plan with `overrides` put over its own, and its stored result. ValueError where the run or the overrides do not fit."""
-    from attnlab import record as records
+    from attnlab.records import record as records
 
     if not folder.is_dir():
         raise ValueError(f"run={folder}: there is no such folder; give the folder that holds the run's result.json")
@@ -66,7 +68,7 @@ def key_of(override: str) -> str:
 def evaluate(folders: Sequence[Path], overrides: list[str]) -> Path:
     """Evaluate one run, or several as an ensemble, and return the path of the new result.json. ValueError as `plan_of`, and for members
     that do not go together."""
-    from attnlab.evaluation import EnsembleEvaluation, Evaluation, Trained
+    from attnlab.pipeline.reevaluate import EnsembleEvaluation, Evaluation, Trained
 
     if len(folders) == 1:
         plan, stored = plan_of(folders[0], overrides)

@@ -1,4 +1,4 @@
-"""Network: a backbone, the guests placed in it, and one forward that gives everything a loss or an OOD head may ask for.
+"""Network: a backbone, the placed modules placed in it, and one forward that gives everything a loss or an OOD head may ask for.
 
 Legend: B batch, C channels, H height, W width, D features, K classes.
 """
@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
-from attnlab.guests import TARGET, Recorder, spare_graphs
-from attnlab.placement import place
+from attnlab.placement.attach import place
+from attnlab.placement.hooks import TARGET, Recorder, detach_graphs
 
 FEATURES = "features"
 
@@ -20,7 +20,7 @@ class Output(NamedTuple):
 
     logits (B, K); features (B, D), what the final layer was given, or None where the backbone names no `features`: of a module in the place
     of `fc` that names `features` itself, those; fc, the module at `fc` (a Linear unless something replaced it), or None; target, the labels
-    after guests that rewrite them (mixup, cutmix), or None; copies, where a guest at `input` has appended n copies of the images to the
+    after modules that rewrite them (mixup, cutmix), or None; copies, where a module at `input` has appended n copies of the images to the
     batch (noisy_copies), the logits and features of those n B rows, else None.
     """
 
@@ -32,9 +32,9 @@ class Output(NamedTuple):
 
 
 class Network(nn.Module):
-    """`backbone` with the guests of `placements` (see `attnlab.placement`): `network(x_BCHW, target_B=None) -> Output`.
+    """`backbone` with the placed modules of `placements` (see `attnlab.placement`): `network(x_BCHW, target_B=None) -> Output`.
 
-    `network.backbone` keeps its parameter names; guests are in `network.placed["rect@layer3"]`.
+    `network.backbone` keeps its parameter names; placed modules are in `network.placed["rect@layer3"]`.
     """
 
     def __init__(
@@ -52,14 +52,14 @@ class Network(nn.Module):
         names = dict(backbone.named_modules())
         named = names.get(f"fc.{FEATURES}", names.get(FEATURES))
         if named is not None:
-            named.register_forward_hook(Recorder(self.placed.tape, FEATURES))
+            named.register_forward_hook(Recorder(self.placed.store, FEATURES))
 
     @property
     def fc(self) -> nn.Module | None:
         return getattr(self.backbone, "fc", None)
 
     def forward(self, x: Tensor, target: Tensor | None = None) -> Output:
-        values = self.placed.tape.values
+        values = self.placed.store.values
         values[TARGET] = target
         logits = self.backbone(x)
         features, target = values.pop(FEATURES, None), values.pop(TARGET)
@@ -70,22 +70,22 @@ class Network(nn.Module):
         return Output(logits[own], None if features is None else features[own], self.fc, target, copies)
 
     def __deepcopy__(self, memo: dict) -> "Network":
-        spare_graphs(self, memo)
+        detach_graphs(self, memo)
         copied = memo[id(self)] = type(self).__new__(type(self))
         copied.__setstate__(copy.deepcopy(self.__getstate__(), memo))
         return copied
 
     def penalties(self) -> dict[str, Tensor]:
-        """The `.penalty` of the last forward pass of every guest that has one, under the guest's key."""
-        found = {key: getattr(guest, "penalty", None) for key, guest in self.placed.guests()}
+        """The `.penalty` of the last forward pass of every placed module that has one, under the placed module's key."""
+        found = {key: getattr(component, "penalty", None) for key, component in self.placed.components()}
         return {key: penalty for key, penalty in found.items() if penalty is not None}
 
     def statistics(self) -> dict[str, Tensor]:
-        """Scalars of the last forward pass that guests want logged, by `<guest's key>/<name>`: their `.statistics`, a dict."""
-        found = {key: getattr(guest, "statistics", {}) for key, guest in self.placed.guests()}
+        """Scalars of the last forward pass to be logged, by `<key of the placed module>/<name>`: the modules' `.statistics`, a dict."""
+        found = {key: getattr(component, "statistics", {}) for key, component in self.placed.components()}
         return {f"{key}/{name}": value for key, values in found.items() for name, value in values.items()}
 
     def maps(self) -> dict[str, Tensor]:
-        """The attention map (B, 1, H, W) of the last forward pass of every guest that has one, under the guest's key."""
-        found = {key: getattr(guest, "map", None) for key, guest in self.placed.guests()}
+        """The attention map (B, 1, H, W) of the last forward pass of every placed module that has one, under the placed module's key."""
+        found = {key: getattr(component, "map", None) for key, component in self.placed.components()}
         return {key: map_B1HW for key, map_B1HW in found.items() if map_B1HW is not None}

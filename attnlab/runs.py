@@ -8,10 +8,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from attnlab.config import FLAT
-from attnlab.record import FAILED, FINISHED, INTERRUPTED, RUNNING, read_history
-from attnlab.runs_query import FILTER, Filter, Run, find_run, flatten, is_number, ordered, parse_filters, read_runs, shown, split
-from attnlab.table_records import BROKEN
+from attnlab.config.groups import FLAT
+from attnlab.records.index import BROKEN
+from attnlab.records.query import FILTER, Filter, Run, find_run, flatten, is_number, ordered, parse_filters, read_runs, shown, split
+from attnlab.records.record import FAILED, FINISHED, INTERRUPTED, RUNNING, read_history
 from attnlab.terminal import console, one_line
 
 HELP = f"""{__doc__}

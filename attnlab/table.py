@@ -23,13 +23,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from attnlab.build import ConfigError
-from attnlab.names import nearest
+from attnlab.config.suggest import nearest
+from attnlab.config.targets import ConfigError
 from attnlab.terminal import console, leave, message
 
 if TYPE_CHECKING:
-    from attnlab.table_model import Table
-    from attnlab.table_records import Records
+    from attnlab.records.index import Records
+    from attnlab.tables.model import Table
 
 ACTIONS = ("show", "plan", "run")
 ENDINGS = {".txt": "text", ".md": "md", ".csv": "csv", ".tex": "latex", ".html": "html"}
@@ -70,7 +70,7 @@ def read_request(words: Sequence[str]) -> Request:
         else:
             given[key] = value
     if "table" not in given:
-        from attnlab.table_spec import table_names
+        from attnlab.tables.spec import table_names
 
         raise ConfigError(f"table=NAME is required; there are {', '.join(table_names())}")
     out = Path(given["out"]) if given.get("out") else None
@@ -137,9 +137,9 @@ def command_of(words: Sequence[str]) -> str:
 
 def main(words: Sequence[str]) -> int:
     """The command; its exit code: 1 where a run that was started is not finished."""
-    from attnlab.table_fill import fill
-    from attnlab.table_plan import log, plan_text, run, todo
-    from attnlab.table_spec import read_spec
+    from attnlab.tables.fill import fill
+    from attnlab.tables.spec import read_spec
+    from attnlab.tables.todo import log, plan_text, run, todo
 
     request = read_request(words)
     for word in request.overrides:
@@ -159,7 +159,7 @@ def main(words: Sequence[str]) -> int:
     elif request.action == "run":
         log.info("%s: nothing to do", table.name)
     if request.wandb:
-        from attnlab.report.wandb_review import log_table
+        from attnlab.tables.views.wandb import log_table
 
         log_table(table, outputs=request.outputs)
     _show(table, request, records)
@@ -168,14 +168,15 @@ def main(words: Sequence[str]) -> int:
 
 def _show(table: "Table", request: Request, records: "Records") -> None:
     if request.format == "html":
-        from attnlab.report.html import write_html
+        from attnlab.tables.views.html.page import write_html
 
         path = request.out or request.outputs / "tables" / f"{table.name}.html"
         path.parent.mkdir(parents=True, exist_ok=True)
         write_html(table, path, outputs=request.outputs, read=records.result)
         print(path, flush=True)
         return
-    from attnlab.report import table_latex, table_text
+    from attnlab.tables.views import latex as table_latex
+    from attnlab.tables.views import text as table_text
 
     if request.format == "text":
         import shutil
@@ -190,7 +191,7 @@ def _show(table: "Table", request: Request, records: "Records") -> None:
 def _give(text: str, out: Path | None) -> int:
     """To the file, or to standard output."""
     if out:
-        from attnlab.record import write_atomic
+        from attnlab.records.atomic import write_atomic
 
         print(write_atomic(out, text), flush=True)
     else:
@@ -203,7 +204,7 @@ def cli() -> None:
     """A user's mistake ends in one line on stderr and exit code 1."""
     words = sys.argv[1:]
     if not words or {"-h", "--help"} & set(words):
-        from attnlab.table_spec import table_names
+        from attnlab.tables.spec import table_names
 
         print(f"{__doc__}\nTables: {', '.join(table_names())}")
         return

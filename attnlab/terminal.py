@@ -6,7 +6,7 @@ import logging
 import sys
 from collections.abc import Iterator
 
-from attnlab.config import explain
+from attnlab.config.compose import explain
 
 log = logging.getLogger("attnlab")
 

@@ -1,16 +1,16 @@
 """`python -m attnlab.train [group=choice ...] [key=value ...]`: one run, or with -m a sweep. `--help` lists groups and keys."""
 
-from attnlab.cli import main
-from attnlab.config import Plan
+from attnlab.config.plan import Plan
+from attnlab.sweeps.cli import main
 
 
 def job(plan: Plan) -> float | None:
-    from attnlab.finished import skip
+    from attnlab.records.lookup import skip
 
     done, objective = skip(plan)
     if done:
         return objective
-    from attnlab.run import train  # imports Lightning: not for --help, not for a typo, not for a run that is there
+    from attnlab.pipeline.train import train  # imports Lightning: not for --help, not for a typo, not for a run that is there
 
     return train(plan)
 

@@ -41,12 +41,12 @@ class Plane:
 
 def plane_of(overrides: list[str]) -> Plane:
     """Train a run, or find it, and pass the test images through its network."""
-    from attnlab.config import compose
-    from attnlab.evaluation import Trained
-    from attnlab.finished import record_of
-    from attnlab.ood.bank import extract
-    from attnlab.parts import make_data, make_settings
-    from attnlab.run import train
+    from attnlab.config.compose import compose
+    from attnlab.ood.extract import extract
+    from attnlab.pipeline.factory import make_data, make_settings
+    from attnlab.pipeline.reevaluate import Trained
+    from attnlab.pipeline.train import train
+    from attnlab.records.lookup import record_of
 
     plan = compose(overrides)
     train(plan)
@@ -62,7 +62,7 @@ def plane_of(overrides: list[str]) -> Plane:
 
 def draw(planes: dict[str, Plane], path: Path) -> None:
     """A panel a network, both its axes of one scale: every test image, its class's colour; behind, the cells where that class wins."""
-    from attnlab.report.figures.style import FAINT, LARGE, QUIET, SMALL, axes_at, canvas, text_at
+    from attnlab.figures.style import FAINT, LARGE, QUIET, SMALL, axes_at, canvas, text_at
 
     side, margin, top = 3.8, 0.13, 0.45
     note = "features of the test images, a bottleneck of 2; pale: the class that the final layer gives to each point"

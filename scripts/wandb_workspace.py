@@ -10,9 +10,9 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from attnlab.report.wandb_logger import has_credentials
-from attnlab.report.wandb_review import CELLS, MATRIX, TABLE_ROW, VALUE, slug
-from attnlab.table_model import Metric
+from attnlab.loggers.wandb import has_credentials
+from attnlab.tables.model import Metric
+from attnlab.tables.views.wandb import CELLS, MATRIX, TABLE_ROW, VALUE, slug
 
 NAMED = ("table", "entity", "project")
 MINE = "the default entity of your login"
@@ -129,7 +129,7 @@ def create(plan: Mapping[str, Any]) -> tuple[Any, Any]:
 
 def main(words: Sequence[str]) -> str:
     """What is to be printed. ValueError in one line for what cannot be done."""
-    from attnlab.table_spec import read_spec
+    from attnlab.tables.spec import read_spec
 
     given = {"project": "attnlab", "entity": None}
     for word in words:

@@ -29,9 +29,10 @@ def run(tmp_path: Path) -> Callable[..., dict]:
     """`run("seed=1", base=TINY)` runs (or finds) a plan in this test's own outputs and returns its result.json."""
     import json
 
-    from attnlab.config import compose, outputs
-    from attnlab.record import Record
-    from attnlab.run import train
+    from attnlab.config.compose import compose
+    from attnlab.config.plan import outputs
+    from attnlab.pipeline.train import train
+    from attnlab.records.record import Record
 
     def go(*overrides: str, base: list[str] = TINY) -> dict:
         plan = compose([*base, f"paths.outputs={tmp_path}/outputs", *overrides])

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from attnlab.build import ConfigError
-from attnlab.config import compose, explain
-from attnlab.record import BrokenRecord
+from attnlab.config.compose import compose, explain
+from attnlab.config.targets import ConfigError
+from attnlab.records.atomic import BrokenRecord
 
 BAD_CONFIGS = {
     "sede=1": r"unknown key sede; nearest: seed",
@@ -90,12 +90,12 @@ BAD_BUILDS = {
 
 @pytest.mark.parametrize("words", BAD_BUILDS)
 def test_bad_values_end_in_one_line_before_anything_is_written(words: str, tmp_path: Path) -> None:
-    from attnlab.trial import try_out
+    from attnlab.pipeline.dry_run import dry_run
 
     if words.endswith("gpu") and torch.cuda.is_available():
         pytest.skip("there is a GPU")
     with pytest.raises((ValueError, OSError), match=BAD_BUILDS[words]) as caught:
-        try_out(compose(["logger=none", "ood=msp", f"paths.outputs={tmp_path}", *words.split()]))
+        dry_run(compose(["logger=none", "ood=msp", f"paths.outputs={tmp_path}", *words.split()]))
     assert len(str(caught.value).splitlines()) == 1
     assert not list(tmp_path.iterdir())
 
@@ -124,7 +124,9 @@ def test_a_sweep_goes_on_past_a_failing_job_and_says_which(tmp_path: Path) -> No
 
 def test_help_is_quick_and_light() -> None:
     heavy = ("torch", "timm", "pytorch_lightning")
-    code = f"import sys, attnlab.train, attnlab.config, attnlab.build; print([name for name in {heavy} if name in sys.modules])"
+    code = (
+        f"import sys, attnlab.train, attnlab.config.compose, attnlab.config.build; print([name for name in {heavy} if name in sys.modules])"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=Path(__file__).parents[1])
     assert done.stdout.strip() == "[]"
     shown = cli("--help").stdout
@@ -157,7 +159,7 @@ def edit(path: Path, change) -> None:
 @pytest.fixture
 def interrupted(run, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The folder of a run that was stopped in its second epoch."""
-    from attnlab.learner import Learner
+    from attnlab.training.learner import Learner
 
     step = Learner.training_step
 
@@ -210,7 +212,7 @@ def test_a_changed_default_is_not_passed_off_as_the_same_run(run) -> None:
 
 
 def test_a_full_disk(run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    from attnlab import record
+    from attnlab.records import atomic
     from attnlab.terminal import describe_os_error
 
     replace = os.replace
@@ -221,7 +223,7 @@ def test_a_full_disk(run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> No
         replace(source, target)
 
     with monkeypatch.context() as patch:
-        patch.setattr(record.os, "replace", full)
+        patch.setattr(atomic.os, "replace", full)
         with pytest.raises(OSError) as caught:
             run()
     text = describe_os_error(caught.value)

@@ -19,8 +19,8 @@ def block(marker: str) -> str:
 
 
 def test_the_component_of_the_readme_trains(monkeypatch: pytest.MonkeyPatch) -> None:
-    from attnlab.build import build
-    from attnlab.config import compose
+    from attnlab.config.build import build
+    from attnlab.config.compose import compose
     from attnlab.network import Network
 
     mine, gate = types.ModuleType("mine"), types.ModuleType("mine.gate")
@@ -30,9 +30,9 @@ def test_the_component_of_the_readme_trains(monkeypatch: pytest.MonkeyPatch) -> 
     node = yaml.safe_load(block("example: yaml"))
     backbone = build(compose(["model.width=4", "logger=none"]).full["model"])(num_classes=10, shape=(1, 16, 16))
     network = Network(backbone, build(node, allow=["mine"]), shape=(1, 16, 16))
-    assert [claim.place for claim in network.placed.claims] == ["layer1", "layer2", "layer3", "layer4"]
+    assert [placement.place for placement in network.placed.placements] == ["layer1", "layer2", "layer3", "layer4"]
     network(torch.randn(2, 1, 16, 16)).logits.sum().backward()
-    assert all(guest.logit.grad.any() for _, guest in network.placed.guests())
+    assert all(component.logit.grad.any() for _, component in network.placed.components())
 
 
 def test_the_own_model_of_the_readme_runs() -> None:
@@ -48,7 +48,7 @@ def test_the_own_model_of_the_readme_runs() -> None:
 def test_the_commands_of_the_readme_compose(line: str) -> None:
     import shlex
 
-    from attnlab.config import compose
+    from attnlab.config.compose import compose
 
     words = shlex.split(line, comments=True)[3:]
     if {"--help", "...", "-m"} & set(words) or any("mine" in word for word in words):

@@ -6,7 +6,7 @@ import inspect
 import torch
 from torch import Tensor, nn
 
-from attnlab.names import nearest
+from attnlab.config.suggest import nearest
 
 # What timm.layers.get_attn knows (timm has no list of its own): only for the error message, any newer name works too.
 NAMES = [

@@ -16,8 +16,9 @@ import torch
 from torch import Tensor
 
 from attnlab.data.augment import normalise, scale_and_bias, stream_seed
+from attnlab.data.images import FileSet, ImageSet
 from attnlab.data.loader import EpochLoader, ResidentLoader
-from attnlab.data.stream import FileSet, ImageSet, StreamLoader
+from attnlab.data.stream import StreamLoader
 
 __all__ = ["FileSet", "ImageData", "ImageSet", "stratified_order"]
 

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from attnlab.data.stream import FileSet, ImageSet
+from attnlab.data.images import FileSet, ImageSet
 
 if TYPE_CHECKING:
     from attnlab.data.base import ImageData
@@ -43,7 +43,8 @@ def resolve(name: str, data: "ImageData") -> ImageSet | FileSet:
 
 def read(path: Path) -> FileSet:
     """Images at a path without regard to labels: a parquet file, a folder of parquet files, or a folder of images."""
-    from attnlab.data import image_folder, parquet
+    from attnlab.data.readers import folder as image_folder
+    from attnlab.data.readers import parquet
 
     if path.is_file():
         return parquet.read([path], label_column=None)
@@ -123,7 +124,9 @@ def _paths(name: str, data: "ImageData") -> list[Path]:
 
 def _configured(name: str, data: "ImageData") -> ImageSet | FileSet:
     """Another data set of the project, by the name of its yaml."""
-    from attnlab.build import build, config_dir, locate, parameters
+    from attnlab.config.build import build
+    from attnlab.config.signatures import parameters
+    from attnlab.config.targets import config_dir, locate
 
     folder = config_dir() / "data"
     file = folder / f"{name}.yaml"

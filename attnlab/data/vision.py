@@ -16,8 +16,8 @@ import numpy as np
 import torch
 
 from attnlab.data.base import FileSet, ImageData, ImageSet
-from attnlab.data.files import FileData
-from attnlab.data.image_folder import ImageFiles
+from attnlab.data.file_data import FileData
+from attnlab.data.readers.folder import ImageFiles
 
 
 @dataclass(kw_only=True, eq=False, repr=False)

@@ -27,7 +27,7 @@ class Options:
         return torch.device("cuda" if self.device == "auto" and torch.cuda.is_available() else "cpu")
 
     def settings(self, **changes: Any) -> Any:
-        from attnlab.trainer import Settings
+        from attnlab.training.settings import Settings
 
         plain = {"max_epochs": 1, "accelerator": "auto" if self.device == "auto" else "cpu", "compile": "off", "progress": False}
         settings = Settings(**{**plain, "checkpoint_seconds": 1e9, **changes})
@@ -103,9 +103,9 @@ class Framework:
     def __init__(self, network: nn.Module, loader: Any, settings: Any, *, loss: nn.Module | None = None) -> None:
         from functools import partial
 
-        from attnlab.learner import Learner
         from attnlab.losses.cross_entropy import CrossEntropy
-        from attnlab.schedules import cosine
+        from attnlab.training.learner import Learner
+        from attnlab.training.schedules import cosine
 
         loss = loss or CrossEntropy(10, 1)
         self.learner = Learner(network, loss, optimizer=sgd, schedule=partial(cosine, warmup=1.0), settings=settings)
@@ -115,12 +115,13 @@ class Framework:
         self.loader, self.settings = loader, settings
 
     def epoch(self) -> float:
-        from attnlab.learner import Handfuls
-        from attnlab.trainer import callbacks, quiet
+        from attnlab.training.epoch import StepChunks
+        from attnlab.training.hardware import quiet
+        from attnlab.training.progress import callbacks
 
         trainer = self.settings.trainer(callbacks(None, settings=self.settings, images_per_epoch=0))
         with quiet():
-            trainer.fit(self.learner, train_dataloaders=Handfuls(self.loader))
+            trainer.fit(self.learner, train_dataloaders=StepChunks(self.loader))
         self.learner.network.to(self.settings.device)
         return self.learner.history[-1]["seconds"] / len(self.loader)
 

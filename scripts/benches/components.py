@@ -24,15 +24,15 @@ class Step:
     """`seconds()`: one training step of attnlab's Learner on a ready batch, without Lightning around it."""
 
     def __init__(self, choice: str | None, batch: Any, settings: Any, times: int) -> None:
-        from attnlab.config import compose
-        from attnlab.learner import Tally
-        from attnlab.parts import make_learner
+        from attnlab.config.compose import compose
+        from attnlab.pipeline.factory import make_learner
+        from attnlab.training.epoch import EpochSums
 
         words = ["data=digits", "data.size=32", "model=resnet18", "model.bottleneck=30", "logger=none"]
         plan = compose([*words, *([choice] if choice else [])])
         self.learner = make_learner(plan, Shape(), settings).to(settings.device)
         self.learner.steps_per_epoch = 1000
-        self.optimizer, self.tally = self.learner.configure_optimizers(), Tally()
+        self.optimizer, self.totals = self.learner.configure_optimizers(), EpochSums()
         if settings.compile_mode:
             self.learner.compile_objective(mode=settings.compile_mode)
         self.learner.train()
@@ -43,7 +43,7 @@ class Step:
 
     def work(self) -> None:
         for _ in range(self.times):
-            self.learner.step(*self.batch, self.optimizer, self.tally)
+            self.learner.step(*self.batch, self.optimizer, self.totals)
 
 
 class Shape:

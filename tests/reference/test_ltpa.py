@@ -236,7 +236,7 @@ def ltpa(reads, **options):
 @pytest.mark.parametrize("merge_grad", ["avg", "sum"])
 def test_backward_pass_of_the_authors(merge_grad):
     """avg with `ltpa_merge`: the branches' gradients are averaged at g and at each tap, as the authors' training loop does by hand."""
-    from attnlab.placement import place
+    from attnlab.placement.attach import place
 
     torch.manual_seed(0)
     network = Chain()
@@ -273,7 +273,7 @@ READS = ["layer2", "layer3", "layer4"]
 
 
 def test_placed_on_a_resnet():
-    from attnlab.placement import place
+    from attnlab.placement.attach import place
 
     networks = []
     for seed in (0, 1):
@@ -323,7 +323,7 @@ def test_features_of_the_network_are_what_the_final_linear_is_given(combine):
 
 @pytest.mark.parametrize("options", [dict(compatibility="dp", combine="indep"), dict(match="l_up", merge_grad="sum")])
 def test_traces_whole(options):
-    from attnlab.placement import place
+    from attnlab.placement.attach import place
 
     torch.manual_seed(0)
     network = Chain()

@@ -8,12 +8,12 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from attnlab.build import ConfigError
-from attnlab.config import compose
+from attnlab.config.compose import compose
+from attnlab.config.targets import ConfigError
 from attnlab.losses.cross_entropy import CrossEntropy
 from attnlab.losses.large_margin import LargeMarginLoss
 from attnlab.network import Network, Output
-from attnlab.parts import make_data, make_learner
+from attnlab.pipeline.factory import make_data, make_learner
 from attnlab.regularizers.mixup import Mixup
 from attnlab.regularizers.noisy_copies import NoisyCopies
 from tests.conftest import TINY
@@ -64,7 +64,7 @@ def test_the_network_tells_images_and_copies_apart() -> None:
     torch.manual_seed(1)
     out = network(x, y)
     torch.manual_seed(1)
-    expected = plain(x)  # the guest is in the copy too
+    expected = plain(x)  # the placed module is in the copy too
     assert expected.shape == (8, 3) and torch.equal(out.target, y)
     torch.testing.assert_close(out.logits, expected[:4])
     torch.testing.assert_close(out.copies.logits, expected[4:])

@@ -15,7 +15,9 @@ from torch import nn
 from attnlab import metrics
 from attnlab.network import Output
 from attnlab.ood import pytorch_ood_heads as heads
-from attnlab.ood.bank import Bank, evaluate_heads, extract, extract_views
+from attnlab.ood.bank import Bank
+from attnlab.ood.evaluate import evaluate_heads
+from attnlab.ood.extract import extract, extract_views
 from attnlab.ood.mahalanobis import Mahalanobis
 
 N, D, K = 400, 24, 5

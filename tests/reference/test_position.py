@@ -92,9 +92,9 @@ def test_errors():
 
 
 def test_the_table_gives_the_control_the_budget_of_the_grid():
-    from attnlab.config import compose
-    from attnlab.parts import make_data, make_learner
-    from attnlab.table_spec import read_spec
+    from attnlab.config.compose import compose
+    from attnlab.pipeline.factory import make_data, make_learner
+    from attnlab.tables.spec import read_spec
 
     spec, sizes = read_spec("rect_cluttered"), {}
     for row in spec.rows:

@@ -1,0 +1,128 @@
+"""Checks: a composed config held against the table of groups and every signature it names; the result is a Plan."""
+
+import dataclasses
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from attnlab.config.groups import FLAT, HOWS, KEYED, KEYS, PLACED
+from attnlab.config.optimizer import complete_optimizer
+from attnlab.config.plan import Options, Plan, address_of, ignored_keys, label_of
+from attnlab.config.signatures import complete, conforms, describe, parameters
+from attnlab.config.suggest import nearest
+from attnlab.config.targets import ConfigError, group_choices, locate
+
+
+def check(cfg: Any, *, choices: Mapping[str, Any], overrides: Sequence[str] = ()) -> Plan:
+    """Hold a composed config against every signature it names; ConfigError on the first thing that cannot be meant."""
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    try:
+        tree = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True) if OmegaConf.is_config(cfg) else dict(cfg)
+    except OmegaConfBaseException as error:
+        raise ConfigError(str(error).splitlines()[0]) from error
+    tree.pop("hydra", None)
+    _check_options(tree)
+    _check_keyed(tree)
+    full, short = {}, {}
+    for key, value in tree.items():
+        if key == "optimizer":
+            full[key], short[key] = complete_optimizer(value, allow=tree["allow_targets"])
+        else:
+            full[key], short[key] = complete(value, allow=tree["allow_targets"], where=key)
+    _check_demands(full)
+    label = tree["name"] or label_of(full, choices)
+    if not re.fullmatch(r"[\w.+=-]{1,80}", label):
+        raise ConfigError(f"name={label}: use 1 to 80 letters, digits and . _ + = -")
+    ignored = ignored_keys(full)
+    return Plan(full, short, label, address_of(short, ignored), ignored, tuple(overrides))
+
+
+def _check_options(tree: Mapping[str, Any]) -> None:
+
+    options = {field.name: field.type for field in dataclasses.fields(Options)}
+    groups = [*FLAT, *KEYED]
+    for key, value in tree.items():
+        if key in groups:
+            if value is not None and not isinstance(value, Mapping):
+                raise ConfigError(f"{key}={value}: must name a file of configs/{key}")
+            if key in FLAT and value and "_target_" not in value and key != "logger":
+                raise ConfigError(f"{key}: no _target_; choose one: {', '.join(group_choices(key))}")
+            continue
+        if key not in options:
+            raise ConfigError(f"unknown key {key}; {nearest(key, [*groups, *options])}")
+        if not conforms(value, options[key]):
+            raise ConfigError(f"{key}={value}: must be {describe(options[key])}")
+    for key in (*options, *groups):
+        if key not in tree:
+            raise ConfigError(f"{key}: missing; it cannot be deleted")
+    for key in tree["paths"]:
+        if key != "outputs":
+            raise ConfigError(f"unknown key paths.{key}; nearest: paths.outputs")
+    if tree["seed"] < 0:
+        raise ConfigError(f"seed={tree['seed']}: must be 0 or more")
+
+
+def _check_keyed(tree: Mapping[str, Any]) -> None:
+    """Every entry of attention, regularizer and ood is a whole component; an override of one that was not chosen leaves a torso."""
+
+    for group in KEYED:
+        chosen = [name for name, entry in tree[group].items() if _is_whole(entry, group)]
+        for name, entry in tree[group].items():
+            if name not in chosen:
+                rest = _leaf(name, entry)
+                names = [*chosen, *group_choices(group)]
+                near = f"{group}={name} chooses it" if name in names else nearest(name, names)
+                raise ConfigError(f"{group}.{rest}: {name} is not chosen ({group}={_listed(chosen)}); {near}")
+            if group == "ood":
+                continue
+            known = ("penalty",) if "penalty" in entry else KEYS
+            for key in entry:
+                if key not in known:
+                    inner = entry.get("module", entry.get("penalty"))
+                    raise ConfigError(f"unknown key {group}.{name}.{key}; {_near_entry(group, name, key, known, inner)}")
+            if entry.get("how", "after") not in HOWS:
+                raise ConfigError(f"{group}.{name}.how={entry['how']}: must be one of {', '.join(HOWS)}")
+
+
+def _is_whole(entry: Any, group: str) -> bool:
+    nodes = [entry] if group == "ood" else [entry.get("module"), entry.get("penalty")] if isinstance(entry, Mapping) else []
+    return any(isinstance(node, Mapping) and "_target_" in node for node in nodes)
+
+
+def _near_entry(group: str, name: str, key: str, known: Sequence[str], inner: Any) -> str:
+    """`attention.rect.sharpness` is meant for the module: say so."""
+
+    inside = []
+    if isinstance(inner, Mapping) and "_target_" in inner:
+        inside = list(parameters(locate(str(inner["_target_"]), allow=(str(inner["_target_"]).partition(".")[0],))))
+    kind = "module" if "module" in known else "penalty"
+    names = [*known, *(f"{kind}.{parameter}" for parameter in inside)]
+    if key in inside:
+        return f"nearest: {group}.{name}.{kind}.{key}"
+    return nearest(key, names)
+
+
+def _check_demands(full: Mapping[str, Any]) -> None:
+    """What one group asks of another, as far as it can be seen before anything is built."""
+    loss = locate(full["loss"]["_target_"], allow=full["allow_targets"])
+    name = full["loss"]["_target_"].rpartition(".")[2]
+    for group in PLACED:
+        for key, entry in full[group].items():
+            if entry.get("writes") and not getattr(loss, "soft_targets", False):
+                raise ConfigError(f"{group}={key} makes soft labels, which loss {name} cannot take; use loss=ce or drop {group}={key}")
+            at = entry.get("at")
+            if entry.get("how") == "replace" and "fc" in ([at] if isinstance(at, str) else at or []) and getattr(loss, "needs_fc", False):
+                raise ConfigError(f"loss {name} needs the Linear at fc, which {group}={key} replaces; use loss=ce or another {group}")
+
+
+def _leaf(name: str, entry: Any) -> str:
+    while isinstance(entry, Mapping) and entry:
+        key, entry = next(iter(entry.items()))
+        name = f"{name}.{key}"
+    return name
+
+
+def _listed(names: Sequence[str]) -> str:
+    return names[0] if len(names) == 1 else f"[{','.join(names)}]" if names else "none"

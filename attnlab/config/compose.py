@@ -1,0 +1,106 @@
+"""Compose: from a list of overrides to a checked Plan through Hydra, and Hydra's errors in one line each."""
+
+import dataclasses
+import functools
+import re
+from collections.abc import Sequence
+from typing import Any
+
+from attnlab.config.checks import check
+from attnlab.config.groups import FLAT, KEYED
+from attnlab.config.plan import Options, Plan
+from attnlab.config.suggest import nearest
+from attnlab.config.targets import ConfigError, config_dir, group_choices
+
+
+def loosen(arguments: Sequence[str]) -> list[str]:
+    """`a.b=1` and `+a.b=1` become `++a.b=1`: Hydra takes keys that only a signature knows; `check` refuses those that nothing knows."""
+    return [re.sub(r"^\+?(?!hydra\.)(?=[A-Za-z_]\w*(\.[\w-]+)+=)", "++", text) for text in arguments]
+
+
+def typed(override: str) -> str:
+    """An override as a person types it: without what `loosen` put before it. `+experiment=...` keeps its `+`, which Hydra asks for."""
+    return override.removeprefix("++")
+
+
+def compose(overrides: Sequence[str] = (), *, config_name: str = "train") -> Plan:
+    """The checked plan of a list of overrides, without running anything: `compose(["model=resnet18", "seed=1"]).run_id`."""
+    import hydra
+    from hydra.core.global_hydra import GlobalHydra
+    from hydra.errors import HydraException
+    from omegaconf.errors import OmegaConfBaseException
+
+    GlobalHydra.instance().clear()
+    try:
+        with hydra.initialize_config_dir(str(config_dir().resolve()), **hydra_version()):
+            cfg = hydra.compose(config_name, overrides=loosen(overrides), return_hydra_config=True)
+            return check(without_hydra(cfg), choices=cfg.hydra.runtime.choices, overrides=overrides)
+    except (HydraException, OmegaConfBaseException) as error:
+        raise ConfigError(explain(error)) from error
+
+
+def without_hydra(cfg: Any) -> Any:
+    """A composed config without Hydra's own part; `check` takes it."""
+    from omegaconf import OmegaConf, open_dict
+
+    job = OmegaConf.masked_copy(cfg, [key for key in cfg if key != "hydra"])
+    with open_dict(job):
+        return job
+
+
+def hydra_version() -> dict[str, str]:
+    """`version_base` is needed before Hydra 1.4 and deprecated from it on."""
+    import hydra
+
+    return {"version_base": "1.3"} if tuple(map(int, hydra.__version__.split(".")[:2])) < (1, 4) else {}
+
+
+def explain(error: BaseException) -> str:
+    """Hydra's and OmegaConf's messages as one line with key and remedy."""
+
+    text = " ".join(str(error).split())
+    if found := re.search(r"Could not (?:find|load) '([^']*)'", text):
+        group, _, choice = found[1].rpartition("/")
+        if choice and group and not group.startswith("hydra"):
+            known = group_choices(group)
+            near = nearest(choice, known) if known else f"{group} is no group"
+            return f"{group}={choice}: there is no such {group}; {near}"
+        options = re.search(r"Available options in '[^']*':(.*?)Config search path", text)
+        known = f"; known: {', '.join(options[1].split())}" if options else ""
+        return f"{group}={choice}: there is no such choice{known}"
+    if found := re.search(r"Could not override '([^']*)'", text):
+        return f"unknown key {found[1]}; {nearest(found[1], _top_level())}"
+    if found := re.search(r"Could not delete.*?'([^']*)'|Could not delete from config\. '?(\S+?)'? does not exist", text):
+        return f"~{found[1] or found[2]}: there is nothing to delete under that key"
+    return text.split(" See https://hydra.cc")[0].split(" Config search path:")[0]
+
+
+def _top_level() -> list[str]:
+    return [*FLAT, *KEYED, *(field.name for field in dataclasses.fields(Options))]
+
+
+def compose_cells(cells: Sequence[Sequence[str]], seeds: Sequence[int]) -> list[list[Plan]]:
+    """The plans of every cell's overrides under every seed; each is what `attnlab.config.compose.compose([*cell, f"seed={seed}"])` gives.
+
+    Hydra composes once a cell (its slow part); the seed is then put into the config before it is resolved and checked.
+    """
+    import hydra
+    from hydra.core.global_hydra import GlobalHydra
+    from hydra.errors import HydraException
+    from omegaconf.errors import OmegaConfBaseException
+
+    @functools.cache  # of columns that one override has made alike
+    def plans(overrides: tuple[str, ...]) -> list[Plan]:
+        try:
+            cfg = hydra.compose("train", overrides=loosen(overrides), return_hydra_config=True)
+        except (HydraException, OmegaConfBaseException) as error:
+            raise ConfigError(explain(error)) from error
+        job, found = without_hydra(cfg), []
+        for seed in seeds:
+            job.seed = seed
+            found.append(check(job, choices=cfg.hydra.runtime.choices, overrides=[*overrides, f"seed={seed}"]))
+        return found
+
+    GlobalHydra.instance().clear()
+    with hydra.initialize_config_dir(str(config_dir().resolve()), **hydra_version()):
+        return [plans(tuple(cell)) for cell in cells]

@@ -1,0 +1,115 @@
+"""Plan: a checked configuration and its address. A run is its configuration: the same command finds the same run."""
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from attnlab.config.groups import FLAT, PLACED
+from attnlab.config.targets import locate
+
+# what cannot change a run's numbers; a target adds parameters of its own by a class attribute of this name
+NOT_IDENTITY = ("name", "force", "check", "retries", "fail_fast", "objective", "allow_targets", "paths", "logger")
+
+
+@dataclasses.dataclass(kw_only=True)
+class Options:
+    """The top-level keys that are no groups, and their types."""
+
+    seed: int = 0
+    name: str | None = None
+    force: bool = False
+    check: bool = False
+    retries: int = 0
+    fail_fast: bool = False
+    objective: str = "test/acc"
+    allow_targets: list[str] = dataclasses.field(default_factory=list)
+    paths: dict[str, str] = dataclasses.field(default_factory=dict)
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """A checked configuration, plain data: `full` goes into the record, `short` into the address, `label` into the folder's name.
+
+    address: eight hex digits over everything that can change the numbers. ignored: dotted keys that cannot.
+    """
+
+    full: dict[str, Any]
+    short: dict[str, Any]
+    label: str
+    address: str
+    ignored: tuple[str, ...]
+    overrides: tuple[str, ...] = ()
+
+    @property
+    def run_id(self) -> str:
+        return f"{self.label}-{self.address}"
+
+    def changed(self, **fields: Any) -> "Plan":
+        """Another plan, with the address that belongs to it."""
+        plan = dataclasses.replace(self, **fields)
+        return dataclasses.replace(plan, address=address_of(plan.short, plan.ignored))
+
+    @property
+    def not_trained_on(self) -> tuple[str, ...]:
+        """Dotted keys that cannot change the trained network: the OOD heads and sets, and what cannot change anything."""
+        target = locate(self.full["data"]["_target_"], allow=self.full["allow_targets"], where="data")
+        return (*self.ignored, "ood", *(f"data.{key}" for key in getattr(target, "AFTER_TRAINING", ())))
+
+    @property
+    def training(self) -> str:
+        """Eight hex digits over all the rest: runs that agree in it need one training."""
+        return address_of(self.short, self.not_trained_on)
+
+    @property
+    def allow(self) -> tuple[str, ...]:
+        return tuple(self.full["allow_targets"])
+
+
+def address_of(short: Mapping[str, Any], ignored: Sequence[str]) -> str:
+    kept = {key: value for key, value in short.items() if key not in ignored}
+    for group in FLAT:
+        if isinstance(kept.get(group), Mapping):
+            kept[group] = {key: value for key, value in kept[group].items() if f"{group}.{key}" not in ignored}
+    for group in PLACED:
+        kept[group] = [[name, value] for name, value in kept.get(group, {}).items()]
+    text = json.dumps(_canonical(kept), sort_keys=True, ensure_ascii=False)
+    return hashlib.sha256(text.encode()).hexdigest()[:8]
+
+
+def ignored_keys(full: Mapping[str, Any]) -> tuple[str, ...]:
+    """Dotted keys that cannot change the numbers."""
+    found = list(NOT_IDENTITY)
+    for group in FLAT:
+        node = full.get(group)
+        if isinstance(node, Mapping) and "_target_" in node:
+            target = locate(node["_target_"], allow=full["allow_targets"], where=group)
+            found += [f"{group}.{key}" for key in getattr(target, "NOT_IDENTITY", ())]
+    return tuple(found)
+
+
+def _canonical(node: Any) -> Any:
+    """1 and 1.0 are one number; tuples are lists."""
+    if isinstance(node, Mapping):
+        return {str(key): _canonical(value) for key, value in node.items()}
+    if isinstance(node, list | tuple):
+        return [_canonical(value) for value in node]
+    if isinstance(node, float) and node.is_integer():
+        return int(node)
+    return node
+
+
+def label_of(full: Mapping[str, Any], choices: Mapping[str, Any]) -> str:
+    parts = [str(choices.get("data", "data")), str(choices.get("model", "model"))]
+    for group in PLACED:
+        parts += list(full[group])
+    if choices.get("loss", "ce") != "ce":
+        parts.append(str(choices["loss"]))
+    label = "-".join(part.replace("/", ".") for part in parts)
+    return f"{label[:64].rstrip('-')}-s{full['seed']}"
+
+
+def outputs(plan: Plan) -> Path:
+    return Path(plan.full["paths"]["outputs"])

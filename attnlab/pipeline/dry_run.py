@@ -1,0 +1,46 @@
+"""Trial: `check=true`, every part of a plan on one batch. Nothing is written."""
+
+import itertools
+import logging
+import math
+
+from attnlab.config.plan import Plan
+from attnlab.pipeline.factory import make_data, make_heads, make_learner, make_settings
+
+log = logging.getLogger("attnlab")
+
+
+def dry_run(plan: Plan) -> None:
+    """check=true: build everything, take two steps, test and score one batch. Nothing is written."""
+    from attnlab.metrics import classification_metrics
+    from attnlab.ood.evaluate import evaluate_heads
+    from attnlab.ood.extract import extract
+    from attnlab.training.epoch import EpochSums
+
+    settings = make_settings(plan)
+    settings.apply()
+    data = make_data(plan)
+    learner = make_learner(plan, data, settings).to(settings.device)
+    heads = make_heads(plan, data)
+    loader = data.train_loader(settings.device)
+    learner.steps_per_epoch = len(loader)
+    optimizer, totals = learner.configure_optimizers(), EpochSums()
+    learner.train()
+    for x, y in itertools.islice(itertools.chain(loader, loader), 2):
+        learner.step(x, y, optimizer, totals)
+    values = {name: value / totals.steps for name, value in zip(totals.names, totals.sums.tolist())}
+    if not all(math.isfinite(value) for value in values.values()):
+        raise ValueError(f"the loss is not finite after {totals.steps} steps: {values}")
+    log.info("steps ok  %s", "  ".join(f"{name} {value:.4f}" for name, value in values.items()))
+    with settings.autocast():
+        test = list(itertools.islice(data.eval_loader("test", settings.device), 1))
+        bank = extract(learner.network, test)
+        classification_metrics(bank.logits, bank.labels)
+        log.info("test  ok  %d images", len(bank.labels))
+        if heads and data.ood:
+            foreign = {name: list(itertools.islice(data.eval_loader(name, settings.device), 1)) for name in data.ood}
+            _, _, errors = evaluate_heads(learner.network, heads, list(itertools.islice(loader, 16)), test, foreign, test_bank=bank)
+            if errors:
+                raise ValueError("; ".join(f"ood.{name}: {message}" for name, message in errors.items()))
+            log.info("ood   ok  %s on %s", ", ".join(heads), ", ".join(data.ood))
+    log.info("check ok  %s, %s parameters", plan.run_id, f"{sum(p.numel() for p in learner.network.parameters()):,}")

@@ -1,0 +1,146 @@
+"""Evaluation: the stages after training once more, on finished runs' networks, with other heads or other data."""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from attnlab.config.plan import Plan, outputs
+from attnlab.config.targets import ConfigError
+from attnlab.data.base import ImageData
+from attnlab.evaluation.ensemble import Ensemble, Renormalised
+from attnlab.evaluation.stages import Stages
+from attnlab.network import Network
+from attnlab.pipeline.factory import make_data, make_heads, make_learner, make_settings
+from attnlab.records.checkpoint import read_checkpoint
+from attnlab.records.provenance import started
+from attnlab.records.record import FAILED, FINISHED, Record
+from attnlab.training.hardware import describe_device
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A finished run: where it is, the plan that builds its network, its stored result."""
+
+    folder: Path
+    plan: Plan
+    stored: Mapping[str, Any]
+
+    @property
+    def run_id(self) -> str:
+        return self.stored["run_id"]
+
+    @property
+    def learned(self) -> str:
+        shape, classes = self.stored["data"]["shape"], self.stored["data"]["classes"]
+        names = ", ".join(classes[:3]) + ", ..." * (len(classes) > 3)
+        return f"{len(classes)} classes ({names}) of {shape}"
+
+    def network(self, data: ImageData) -> Network:
+        """With the run's weights, on the CPU."""
+        learner = make_learner(self.plan, data)
+        record = Record(self.folder)
+        if not record.checkpoint_path.exists():
+            raise ValueError(f"{record.checkpoint_path}: is missing, so there is no network to evaluate")
+        owners = (self.stored.get("training"), record.run_id.rpartition("-")[2])
+        checkpoint = read_checkpoint(record.checkpoint_path, owners, learner.state_dict())
+        learner.load_state_dict(checkpoint["state_dict"])
+        return learner.network
+
+
+class Evaluation(Stages):
+    """A finished run under `plan`: its own configuration, but for data, heads and device; see `attnlab.evaluate`.
+
+    `folder` takes the record and `told` begins it; by default they are a folder of the run's and what its own record says of the network.
+    """
+
+    def __init__(self, plan: Plan, run: Trained, *, folder: Path | None = None, told: Mapping[str, Any] | None = None) -> None:
+        record = Record(folder or run.folder / "evaluations" / plan.address)
+        told = told or {key: run.stored[key] for key in ("run_id", "parameters", "places", "epochs")}
+        super().__init__(record.folder, {**started(plan), **told}, record.write)
+        self.path, self.plan, self.run = record.result_path, plan, run
+
+    def go(self) -> Path:
+        """Everything; returns the path of result.json."""
+        self.settings = make_settings(self.plan)
+        self.settings.apply()
+        self.data = make_data(self.plan)
+        was = self.run.stored["data"]
+        if list(self.data.shape) != was["shape"] or self.data.num_classes != len(was["classes"]):
+            raise ConfigError(
+                f"data: the run learned {len(was['classes'])} classes of {was['shape']}, this set has {self.data.num_classes} of "
+                f"{list(self.data.shape)}; choose data of the same shape and classes"
+            )
+        if self.plan.full["data"]["mean"] is None:  # the network goes on seeing images as it did in training, also those of another set
+            self.data.mean, self.data.std = tuple(was["mean"]), tuple(was["std"])
+        self.network = self.make_network().to(self.settings.device)
+        self.heads = make_heads(self.plan, self.data)
+        self.result |= {"device": describe_device(self.settings.device), "data": self.data.describe()}
+        try:
+            self.after_training()
+        finally:
+            if self.result["status"] != FINISHED:
+                self.result["status"] = FAILED
+            self.save(self.result)
+        return self.path
+
+    def make_network(self) -> nn.Module:
+        return self.run.network(self.data)
+
+
+class EnsembleEvaluation(Evaluation):
+    """Several finished runs as one `Ensemble`, on the first one's data as `plan` has them.
+
+    The record is `<outputs>/ensembles/<label>-<address>`; the address is that of the members, in any order, and of what they are evaluated
+    on: data (less the seed, which moves no test image), heads, precision.
+    Raises ValueError: a run given twice, or two of one training; members that learned other classes or another shape.
+    """
+
+    def __init__(self, plan: Plan, runs: Sequence[Trained], *, command: str) -> None:
+        first = runs[0]
+        for i, run in enumerate(runs):
+            if run.run_id in [other.run_id for other in runs[:i]]:
+                raise ValueError(f"run={run.folder}: is given twice; the members of an ensemble are different runs")
+            training = run.stored.get("training")  # None: a record from before it was kept
+            same = [other.run_id for other in runs[:i] if training and training == other.stored.get("training")]
+            if same:
+                raise ValueError(
+                    f"run={run.folder}: has the network of {same[0]}, as they differ in OOD heads or sets only; give one of them"
+                )
+            if any(run.stored["data"][key] != first.stored["data"][key] for key in ("shape", "classes")):
+                raise ValueError(
+                    f"run={run.folder}: learned {run.learned}, and {first.run_id} {first.learned}; members of an ensemble share both"
+                )
+        self.runs = sorted(runs, key=lambda run: run.run_id)
+        members = [run.run_id for run in self.runs]
+        evaluated = {
+            "members": members,
+            "data": {key: value for key, value in plan.short["data"].items() if key != "seed"},
+            "ood": plan.short["ood"],
+            "trainer": {"precision": plan.full["trainer"].get("precision")},
+        }
+        plan = plan.changed(short=evaluated, label=label_of(members))
+        told = {"run_id": plan.run_id, "members": members, "command": command, "parameters": sum(run.stored["parameters"] for run in runs)}
+        super().__init__(plan, first, folder=outputs(plan) / "ensembles" / plan.run_id, told=told)
+
+    def make_network(self) -> nn.Module:
+        return Ensemble([self.member(run) for run in self.runs])
+
+    def member(self, run: Trained) -> nn.Module:
+        """The run's network, fed as it was in training: with a channel's mean and spread of its own training images."""
+        given = list(self.data.mean), list(self.data.std)
+        learned = run.stored["data"]["mean"], run.stored["data"]["std"]
+        network = run.network(self.data)
+        return network if given == learned else Renormalised(network, given=given, learned=learned)
+
+
+def label_of(members: Sequence[str]) -> str:
+    """`digits-resnet18-x3` of three seeds; `digits-resnet18+digits-resnet18-rect-x2` of two kinds."""
+    stems = sorted({re.sub(r"-s\d+$", "", member.rpartition("-")[0]) for member in members})
+    text = "+".join(stems)
+    if len(text) > 60:
+        text = stems[0][:56] + f"+{len(stems) - 1}" * (len(stems) > 1)
+    return f"{text}-x{len(members)}"

@@ -1,0 +1,248 @@
+"""Run: one run from its plan to its record: build, fit, and the stages after training."""
+
+import contextlib
+import logging
+import os
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from attnlab.config.build import build
+from attnlab.config.compose import loosen
+from attnlab.config.plan import Plan
+from attnlab.config.targets import ConfigError
+from attnlab.data.base import ImageData
+from attnlab.evaluation.stages import Stages
+from attnlab.pipeline.factory import make_data, make_heads, make_learner, make_settings
+from attnlab.records.checkpoint import read_checkpoint
+from attnlab.records.lookup import record_of, skip, tell
+from attnlab.records.provenance import started
+from attnlab.records.record import FAILED, FINISHED, INTERRUPTED, Record, changed_defaults
+from attnlab.training.hardware import describe_device, quiet
+from attnlab.training.progress import callbacks
+from attnlab.training.settings import Settings
+
+if TYPE_CHECKING:
+    from attnlab.training.learner import Learner
+
+log = logging.getLogger("attnlab")
+
+
+def fit(learner: "Learner", data: ImageData, settings: Settings, *, plan: Plan, path: Path, resume: bool) -> None:
+    """Train to the end, leaving `path` after epochs; from `path` on where `resume`."""
+    rank = int(os.environ.get("LOCAL_RANK", 0))
+    world = settings.devices if settings.strategy == "ddp" else 1
+    device = torch.device("cuda", rank) if settings.device.type == "cuda" else settings.device
+    loader = data.train_loader(device, rank=rank, world_size=world)
+    if len(loader) == 0:
+        raise ConfigError(f"data.batch_size={data.batch_size} leaves no whole batch of training images a process; lower it")
+    learner.steps_per_epoch = len(loader)
+    if settings.compile_mode:
+        # warm for the next run of a sweep, whatever process it is in
+        os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str((Path(plan.full["paths"]["outputs"]) / ".compiled").absolute()))
+        learner.compile_objective(mode=settings.compile_mode)
+    images = min(len(loader) * data.batch_size * world, len(data.split("train")))
+    from attnlab.training.epoch import StepChunks  # Lightning comes with it
+
+    trainer = settings.trainer(callbacks(path, settings=settings, images_per_epoch=images))
+    with quiet(), _children(plan, world):
+        try:
+            trainer.fit(learner, train_dataloaders=StepChunks(loader), ckpt_path=path if resume else None, weights_only=True)
+        except SystemExit as stop:  # Lightning turns Ctrl-C and SIGTERM into one
+            raise KeyboardInterrupt from stop
+
+
+@contextlib.contextmanager
+def _children(plan: Plan, world: int) -> Iterator[None]:
+    """Lightning starts the other processes of ddp by our command line: in a sweep it must be this job's, not the sweep's."""
+    argv, environment = list(sys.argv), dict(os.environ)
+    if world > 1 and {"-m", "--multirun"} & set(argv):
+        sys.argv[1:] = [*(word for word in argv if word.startswith("hydra.searchpath=")), *loosen(plan.overrides)]
+    try:
+        yield
+    finally:
+        sys.argv[:] = argv
+        for key in ("LOCAL_RANK", "NODE_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"):
+            os.environ.pop(key, None)
+        os.environ.update({key: value for key, value in environment.items() if key not in os.environ})
+
+
+def train(plan: Plan) -> float | None:
+    """Do what is missing of a plan's run and return its objective. The last line on stdout is the path of its result.json."""
+    if plan.full["check"]:
+        from attnlab.pipeline.dry_run import dry_run
+
+        return dry_run(plan)
+    record = record_of(plan)
+    if int(os.environ.get("LOCAL_RANK", 0)) > 0:
+        return _worker(plan, record)
+    with record.lock():
+        before = record.result() or {}  # what cannot be trusted is set aside, and says so
+        done, objective = skip(plan)
+        if done:
+            return objective
+        if plan.full["force"] and record.folder.exists():
+            log.info("force=true: the old record is kept in %s", record.keep_beside())
+            before = {}
+        with record.logfile():
+            return Run(plan, record, before=before).go()
+
+
+def _worker(plan: Plan, record: Record) -> None:
+    """A further process of trainer=ddp: trains along, and leaves the record to the first, who has looked at the checkpoint."""
+    path = record.checkpoint_path
+    data, settings = make_data(plan), make_settings(plan)
+    fit(make_learner(plan, data, settings), data, settings, plan=plan, path=path, resume=path.exists())
+
+
+class Run(Stages):
+    """One run on its way to its record."""
+
+    def __init__(self, plan: Plan, record: Record, *, before: Mapping[str, Any]) -> None:
+        """`before`: what the record said when this process came."""
+        command = " ".join(["python -m attnlab.train", *plan.overrides])
+        result = {"run_id": record.run_id, "command": command, "training": plan.training, **started(plan)}
+        if "trained_by" in before and record.checkpoint_path.exists():
+            result["trained_by"] = before["trained_by"]
+        super().__init__(record.folder, result, record.write)
+        self.plan, self.record = plan, record
+        self.logger: Any = None
+
+    def go(self) -> float | None:
+        try:
+            self.record.sweep_temporaries()
+            self.stage(self.build)
+            self.stage(self.fit)
+            self.after_training()
+            self.mirror()
+            self.save(self.result)
+        except KeyboardInterrupt:
+            self.end(INTERRUPTED)
+            raise
+        except (ValueError, OSError) as error:
+            self.note(error)
+            self.end(FAILED)
+            raise
+        except Exception as error:  # not the user's mistake: the terminal gets a line, train.log the traceback
+            self.note(error)
+            self.end(FAILED)
+            raise RuntimeError(f"{type(error).__name__}: {_first_line(error)}; traceback in {self.folder / 'train.log'}") from error
+        finally:
+            if self.logger:
+                self.logger.close(failed=self.result["status"] != FINISHED)
+        log.info("%s: finished in %.0f s", self.record.run_id, self.result["finished"] - self.result["started"])
+        if self.logger and self.logger.hint:
+            log.info("%s", self.logger.hint)
+        return tell(self.record, self.result, self.plan)
+
+    def end(self, status: str) -> None:
+        self.result["status"] = status
+        with contextlib.suppress(OSError):  # the disk may be what failed; the error on its way says so
+            self.save(self.result)
+
+    def build(self) -> None:
+        self.settings = make_settings(self.plan)
+        self.settings.apply()
+        self.data = make_data(self.plan)
+        validate = self.validate if self.data.has("val") else None
+        self.learner = make_learner(self.plan, self.data, self.settings, validate=validate, on_row=self.on_row)
+        self.network = self.learner.network
+        self.heads = make_heads(self.plan, self.data)
+        self.result |= {
+            "places": {placement.key: placement.how for placement in self.network.placed.placements},
+            "parameters": sum(parameter.numel() for parameter in self.network.parameters()),
+            "device": describe_device(self.settings.device),
+            "precision": str(self.settings.resolved_precision),
+            "data": self.data.describe(),
+        }
+        self.logger = build(self.plan.full["logger"], allow=self.plan.allow, where="logger") or None
+        if self.logger:
+            self.logger.open(
+                folder=self.folder,
+                run_id=self.record.run_id,
+                name=self.record.run_id,
+                config=self.plan.full,
+                group=self.plan.label.removesuffix(f"-s{self.plan.full['seed']}"),
+                tags=[*self.plan.full["attention"], *self.plan.full["regularizer"]],
+                resumed=self.record.checkpoint_path.exists(),
+            )
+
+    def fit(self) -> None:
+        checkpoint = self.checkpoint() or self.trained_elsewhere()
+        done = checkpoint["attnlab"]["history"] if checkpoint else []
+        if checkpoint:
+            if "trained_by" not in self.result:
+                log.info("going on after epoch %d of %d", len(done), self.settings.max_epochs)
+            for row in done if self.logger else []:
+                self.logger.log(row, step=int(row["epoch"]))
+        if len(done) < self.settings.max_epochs:
+            path = self.record.checkpoint_path
+            fit(self.learner, self.data, self.settings, plan=self.plan, path=path, resume=checkpoint is not None)
+        else:
+            self.learner.load_state_dict(checkpoint["state_dict"])
+            self.learner.history = done
+        if "trained_by" not in self.result:
+            self.record.announce_training(self.plan.training)
+        self.network.to(self.settings.device)
+        self.history = self.learner.history
+        self.record.write_history(self.history)
+        seconds = sum(row["seconds"] for row in self.history)
+        images = sum(row["seconds"] * row["images_per_second"] for row in self.history)
+        self.result["metrics"] |= {key: value for key, value in self.history[-1].items() if key.startswith(("train/", "val/"))}
+        self.result |= {"epochs": len(self.history), "seconds": seconds, "images_per_second": images / max(seconds, 1e-9)}
+
+    def checkpoint(self) -> dict[str, Any] | None:
+        """last.ckpt if it is there, whole, and of this run; one that is not is set aside (BrokenRecord)."""
+        path, owners = self.record.checkpoint_path, (self.plan.training, self.plan.address)
+        return read_checkpoint(path, owners, self.learner.state_dict()) if path.exists() else None
+
+    def trained_elsewhere(self) -> dict[str, Any] | None:
+        """The last checkpoint of a run that differs from this one in OOD heads and sets alone: what it has learned is what this would."""
+        found = None if self.plan.full["force"] else self.record.trained_elsewhere(self.plan.training)
+        if not found:
+            return None
+        other, stored = found
+        if any(not text.startswith(self.plan.not_trained_on) for text in changed_defaults(stored["config"], self.plan.full)):
+            return None
+        if stored.get("precision") != self.result["precision"] or _train_digest(stored) != _train_digest(self.result):
+            return None
+        owners, epochs = (self.plan.training, other.run_id.rpartition("-")[2]), self.settings.max_epochs
+        checkpoint = self.record.take_checkpoint(other, owners, self.learner.state_dict(), epochs=epochs)
+        if checkpoint:
+            log.info("the network is that of %s, which differs in OOD heads or sets only (force=true trains it again)", other.run_id)
+            self.result["trained_by"] = other.run_id
+        return checkpoint
+
+    def validate(self) -> dict[str, float]:
+        from attnlab.metrics import classification_metrics
+
+        bank = self.extract("val")
+        return {f"val/{name}": value for name, value in classification_metrics(bank.logits, bank.labels).items()}
+
+    def on_row(self, row: dict[str, float], history: list[dict[str, float]]) -> None:
+        self.record.write_history(history)
+        if self.logger:
+            self.logger.log(row, step=int(row["epoch"]))
+
+    def mirror(self) -> None:
+        """Hand the logger what the record holds."""
+        if not self.logger:
+            return
+        self.logger.summary(self.result["metrics"])
+        for head, sets in self.scores.items():
+            for name, scores in sets.items():
+                self.logger.histogram(f"ood/{head}/{name}", scores)
+        for path in sorted((self.folder / "figures").glob("*.png")):
+            self.logger.figure(f"figures/{path.stem}", path)
+
+
+def _train_digest(result: Mapping[str, Any]) -> str | None:
+    return result.get("data", {}).get("digests", {}).get("train")
+
+
+def _first_line(error: BaseException) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__

@@ -1,0 +1,145 @@
+"""Attach: build the modules of a placement, hang them on forward hooks, and take them out again."""
+
+import inspect
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from attnlab.placement.hooks import TARGET, After, Before, Placed, Placement, ReadsOfReplacement, Recorder, Shape, WritesOfReplacement
+from attnlab.placement.places import dry_run, places_of, shape_of
+from attnlab.placement.spec import resolve
+
+
+def place(
+    model: nn.Module, placements: Mapping[str, Mapping[str, Any]], *, shape: Shape, num_classes: int | None = None, where: str = "placement"
+) -> Placed:
+    """Put the placed modules of `placements` into `model` and return them.
+
+    They are built and attached in the order of `placements`; several on one place run in that order, after any replacement. What a read
+    place gives is its value after its own placed modules. `where` is only used in messages.
+
+    Raises ValueError for: no place matched (with the nearest names), two replacements of one place or of nested ones, a place inside a
+    replaced one, a place called with several shapes or without a tensor, reads of a place that runs later, a module that changes the shape.
+    """
+    return _attach(model, placements, shape=shape, num_classes=num_classes, where=where)[0]
+
+
+@contextmanager
+def placed(
+    model: nn.Module, placements: Mapping[str, Mapping[str, Any]], *, shape: Shape, num_classes: int | None = None
+) -> Iterator[Placed]:
+    """`with placed(network, {...}, shape=...) as components:` puts modules in for a moment (explainers do) and takes them out again."""
+    components, undo = _attach(model, placements, shape=shape, num_classes=num_classes, where="placed")
+    try:
+        yield components
+    finally:
+        for step in reversed(undo):
+            step()
+
+
+def _attach(
+    model: nn.Module, placements: Mapping[str, Mapping[str, Any]], *, shape: Shape, num_classes: int | None, where: str
+) -> tuple[Placed, list[Callable[[], Any]]]:
+    places = places_of(model, shape)
+    resolved = resolve(placements, places, where=where)
+    result, undo = Placed(), []
+    result.placements = resolved
+    hosts = {placement.place: model.get_submodule(placement.place) for placement in resolved if placement.how == "replace"}
+    built: list[tuple[Placement, nn.Module]] = []
+    for placement in resolved:
+        offers = {
+            "host": hosts.get(placement.place),
+            "read_shapes": [next(iter(places[read].outputs)) for read in placement.reads if read != TARGET],
+            "num_classes": num_classes,
+        }
+        built.append((placement, _build(f"{where}.{placement.name}.module", placements[placement.name]["module"], placement.shape, offers)))
+
+    try:
+        for placement, component in built:  # replacements first: the other placed modules then hang on what really stands there
+            if placement.how == "replace":
+                model.set_submodule(placement.place, component.train(model.training), strict=True)
+                undo.append(_Restore(model, placement.place, hosts[placement.place]))
+                result._standing.append((placement.key, component))
+                if placement.reads:
+                    undo.append(component.register_forward_pre_hook(ReadsOfReplacement(component, result.store, placement)).remove)
+                if placement.writes:
+                    undo.append(component.register_forward_hook(WritesOfReplacement(component, result.store, placement)).remove)
+        for placement, component in built:
+            host = model.get_submodule(placement.place)
+            if placement.how == "after":
+                undo.append(host.register_forward_hook(After(component, result.store, placement)).remove)
+            elif placement.how == "before":
+                undo.append(host.register_forward_pre_hook(Before(component, result.store, placement)).remove)
+            if placement.how != "replace":
+                result[placement.key] = component.train(model.training)
+        for placement in resolved:  # last, so that a read place is read after its own placed modules
+            for read in placement.reads:
+                if read != TARGET:
+                    recorder = Recorder(result.store, f"{placement.key}<{read}")
+                    undo.append(model.get_submodule(read).register_forward_hook(recorder).remove)
+        _verify(model, built, shape, where)
+        result.store.values.clear()  # of the dry run: a compiled step would be compiled anew once they are gone
+    except BaseException:
+        for step in reversed(undo):
+            step()
+        raise
+    return result, undo
+
+
+@dataclass
+class _Restore:
+    model: nn.Module
+    place: str
+    host: nn.Module
+
+    def __call__(self) -> None:
+        self.model.set_submodule(self.place, self.host, strict=True)
+
+
+def _build(where: str, module: Callable[..., nn.Module], shape: Shape, offers: Mapping[str, Any]) -> nn.Module:
+    asked = inspect.signature(module).parameters
+    try:
+        component = module(shape, **{name: offer for name, offer in offers.items() if name in asked})
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{where}: {error} (at a value of shape {shape})") from error
+    if not isinstance(component, nn.Module):
+        raise ValueError(f"{where}: must build a torch.nn.Module, got {type(component).__name__}")
+    return component
+
+
+def _verify(model: nn.Module, built: list[tuple[Placement, nn.Module]], shape: Shape, where: str) -> None:
+    """A second dry run, now with the placed modules: none may change a shape on its way through."""
+    if not built:
+        return
+    handles, seen = [], {}
+
+    def watch(placement: Placement) -> Callable:
+        def hook(module: nn.Module, args: tuple, output: Any) -> None:
+            seen[placement.key] = shape_of(output[0] if placement.writes else output)
+
+        return hook
+
+    for placement, component in built:
+        if placement.how != "replace":
+            handles.append(component.register_forward_hook(watch(placement)))
+    try:
+        like = next(model.parameters(), torch.empty(0))
+        for _, component in built:
+            component.to(device=like.device, dtype=like.dtype)
+            component.eval()
+        dry_run(model, shape)
+    except (RuntimeError, TypeError, IndexError) as error:
+        names = ", ".join(dict.fromkeys(f"{where}.{placement.name}" for placement, _ in built))
+        raise ValueError(f"{names}: a pass through the placed network fails: {str(error).splitlines()[0]}") from error
+    finally:
+        for handle in handles:
+            handle.remove()
+        for _, component in built:
+            component.train(model.training)
+    for placement, _ in built:
+        if placement.how != "replace" and seen[placement.key] != placement.shape:
+            raise ValueError(f"{where}.{placement.name}: gives {seen[placement.key]} at {placement.place}, must keep {placement.shape}")

@@ -1,0 +1,192 @@
+"""Record: the folder of a run, addressed by its configuration; who works on it; what is known of it and whether that can be trusted.
+
+outputs/runs/digits-resnet18-rect-s0-3fa9c1d2/
+    result.json   the truth: status, config, metrics, places, versions ...; written after every stage, whole or not at all
+    last.ckpt     the last finished epoch: weights, optimizer, schedule, loss buffers, history
+    metrics.csv   one row an epoch      figures/*.png      train.log
+    evaluations/  what attnlab.evaluate adds later
+"""
+
+import contextlib
+import csv
+import io
+import json
+import logging
+import math
+import os
+import shutil
+import socket
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from attnlab.records.atomic import free_name, plain_json, set_aside, write_atomic
+from attnlab.records.checkpoint import inspect_checkpoint
+
+log = logging.getLogger("attnlab")
+
+RUNNING, INTERRUPTED, FAILED, FINISHED = "running", "interrupted", "failed", "finished"
+
+REQUIRED = {"status": str, "run_id": str, "config": dict, "metrics": dict, "seed": int}
+
+
+class Record:
+    """One run's folder. `Record.find(outputs, address, label)` gives the one that exists for an address, or where it will be."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.result_path = folder / "result.json"
+        self.checkpoint_path = folder / "last.ckpt"
+
+    @classmethod
+    def find(cls, outputs: Path, address: str, label: str) -> "Record":
+        found = [folder for folder in (outputs / "runs").glob(f"*-{address}") if folder.is_dir()]
+        return cls(sorted(found)[0] if found else outputs / "runs" / f"{label}-{address}")
+
+    @property
+    def run_id(self) -> str:
+        return self.folder.name
+
+    @contextlib.contextmanager
+    def lock(self) -> Iterator[None]:
+        """One process works on a run; another says whom it waits for. The lock goes with its process, however that ends."""
+        from filelock import FileLock, Timeout
+
+        locks = self.folder.parent / ".locks"
+        locks.mkdir(parents=True, exist_ok=True)
+        address = self.run_id.rpartition("-")[2]
+        lock, owner = FileLock(locks / f"{address}.lock"), locks / f"{address}.owner"
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            who = owner.read_text().strip() if owner.exists() else "another process"
+            log.info("%s: %s works on this run; waiting for it (Ctrl-C to stop waiting)", self.run_id, who)
+            lock.acquire()
+        try:
+            write_atomic(owner, f"process {os.getpid()} on {socket.gethostname()}, since {datetime.now(UTC):%Y-%m-%d %H:%M:%S} UTC")
+            yield
+        finally:
+            owner.unlink(missing_ok=True)
+            lock.release()
+
+    def result(self) -> dict[str, Any] | None:
+        """The stored result, or None. A file that is damaged or another run's is set aside: BrokenRecord."""
+        try:
+            text = self.result_path.read_text()
+        except FileNotFoundError:
+            return None
+        except UnicodeDecodeError:
+            raise set_aside(self.result_path, "is damaged (no text)") from None
+        try:
+            result = json.loads(text)
+        except json.JSONDecodeError as error:
+            raise set_aside(self.result_path, f"is damaged ({'empty' if not text.strip() else error})") from None
+        for key, kind in REQUIRED.items():
+            if not isinstance(result, dict) or not isinstance(result.get(key), kind):
+                raise set_aside(self.result_path, f"is damaged (no {key})")
+        if result["run_id"].rpartition("-")[2] != self.run_id.rpartition("-")[2]:
+            raise set_aside(self.result_path, f"belongs to another run ({result['run_id']})")
+        return result
+
+    def write(self, result: Mapping[str, Any]) -> None:
+        write_atomic(self.result_path, json.dumps(plain_json(result), indent=1) + "\n")
+
+    def announce_training(self, training: str) -> None:
+        """For runs to come that need the same training: it is in this folder."""
+        write_atomic(self.folder.parent / ".trainings" / training, self.run_id)
+
+    def trained_elsewhere(self, training: str) -> tuple["Record", dict[str, Any]] | None:
+        """The record that says it has done this training, and what it holds. Whether it has is its checkpoint's to say."""
+        try:
+            other = Record(self.folder.parent / (self.folder.parent / ".trainings" / training).read_text().strip())
+            stored = json.loads(other.result_path.read_text())
+        except (OSError, ValueError):
+            return None
+        whole = isinstance(stored, dict) and all(isinstance(stored.get(key), kind) for key, kind in REQUIRED.items())
+        return (other, stored) if whole and stored["run_id"] == other.run_id != self.run_id else None
+
+    def take_checkpoint(self, other: "Record", owners: Sequence[str], present: Mapping[str, Any], *, epochs: int) -> dict[str, Any] | None:
+        """A copy of another run's last checkpoint, if it is whole, fits, and is that of all epochs: the copy is looked at, so that what
+        the other does meanwhile is no matter."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        temporary = self.checkpoint_path.with_name(f".last.ckpt.{os.getpid()}.tmp")
+        try:
+            shutil.copyfile(other.checkpoint_path, temporary)
+            checkpoint, wrong = inspect_checkpoint(temporary, owners, present)
+            if wrong or len(checkpoint["attnlab"]["history"]) != epochs:
+                return None
+            os.replace(temporary, self.checkpoint_path)
+            return checkpoint
+        except OSError:
+            return None
+        finally:
+            temporary.unlink(missing_ok=True)
+
+    def write_history(self, history: Sequence[Mapping[str, float]]) -> None:
+        """metrics.csv: one row an epoch, all columns that any row has."""
+        columns = list(dict.fromkeys(key for row in history for key in row))
+        buffer = io.StringIO()
+        writer = csv.DictWriter(buffer, columns, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(history)
+        write_atomic(self.folder / "metrics.csv", buffer.getvalue())
+
+    def keep_beside(self) -> Path:
+        """Move the whole folder out of the way of a run made afresh."""
+        target = free_name(self.folder.with_name(f"{self.run_id}.old"))
+        os.replace(self.folder, target)
+        return target
+
+    def sweep_temporaries(self) -> None:
+        """Half-written files that a killed process left."""
+        for path in self.folder.glob(".*.tmp"):
+            path.unlink(missing_ok=True)
+
+    @contextlib.contextmanager
+    def logfile(self) -> Iterator[None]:
+        """Everything logged goes into train.log too, with the time; tracebacks go there only."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        handler = logging.FileHandler(self.folder / "train.log")
+        handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
+        handler.setLevel(logging.DEBUG)
+        log.addHandler(handler)
+        log.setLevel(logging.DEBUG)
+        try:
+            yield
+        finally:
+            log.removeHandler(handler)
+            handler.close()
+
+
+def read_history(path: Path) -> list[dict[str, float]]:
+    """The rows of a metrics.csv that have an epoch, by column; what is no number is left out, and so is what cannot be read."""
+    rows = []
+    with contextlib.suppress(OSError, ValueError, csv.Error):
+        lines = csv.reader(path.read_text(encoding="utf-8").splitlines())
+        columns = next(lines, [])
+        for line in lines:
+            row = {}
+            for column, text in zip(columns, line, strict=False):
+                try:
+                    row[column] = float(text)
+                except ValueError:
+                    continue
+            if math.isfinite(row.get("epoch", math.nan)):
+                rows.append(row)
+    return rows
+
+
+def changed_defaults(recorded: Mapping[str, Any], present: Mapping[str, Any], where: str = "") -> list[str]:
+    """Values that two configs of one address both give, and differently: a component's default changed since the record was made."""
+    if recorded == present:  # nearly always, and a whole tree at once
+        return []
+    found = []
+    for key, value in present.items():
+        if key in recorded:
+            path = f"{where}.{key}" if where else key
+            if isinstance(value, Mapping) and isinstance(recorded[key], Mapping):
+                found += changed_defaults(recorded[key], value, path)
+            elif value != recorded[key] and plain_json(value) != plain_json(recorded[key]):
+                found.append(f"{path} was {recorded[key]}, is {value}")
+    return found

@@ -1,0 +1,59 @@
+"""Command line: `main(job)` is `python -m attnlab.train`, one run or with -m a sweep, under Hydra."""
+
+import os
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from attnlab.config.checks import check
+from attnlab.config.compose import hydra_version, loosen, typed
+from attnlab.config.plan import Plan
+from attnlab.config.targets import config_dir
+from attnlab.sweeps.local import register
+from attnlab.sweeps.processes import die_with_parent
+from attnlab.terminal import console, leave, message
+
+
+def main(job: Callable[[Plan], Any], *, config_name: str = "train") -> None:
+    """Run `job(plan)` under Hydra's command line, or with -m a sweep of them. A user's mistake ends in one line and exit code 1."""
+    die_with_parent()
+    import hydra
+    from hydra.core.hydra_config import HydraConfig
+
+    console()
+    register()
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # hand errors to us, who print them in one line
+    command = list(sys.argv[1:])
+    sys.argv[1:] = loosen(command)
+    failed: list[Exception] = []
+
+    @hydra.main(config_path=str(config_dir().resolve()), config_name=config_name, **hydra_version())
+    def entry(cfg: Any) -> Any:
+        context = HydraConfig.get()
+        overrides = [typed(text) for text in context.overrides.task]
+        try:
+            return job(check(cfg, choices=context.runtime.choices, overrides=overrides))
+        except Exception as error:
+            failed.append(error)
+
+    try:
+        if {"-m", "--multirun", "hydra.mode=MULTIRUN"} & set(command):
+            from attnlab.sweeps.sweep import Sweep
+
+            count = Sweep(job).run(entry)
+            if count:
+                leave(f"{count} of the sweep's jobs failed; repeat the command to retry them")
+        else:
+            entry()
+            if failed:
+                raise failed[0]
+    except KeyboardInterrupt:
+        leave("interrupted; the same command goes on from the last checkpoint", code=130)
+    except BrokenPipeError:  # the reader of our output left
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+    except Exception as error:
+        text = message(error)
+        if text is None:  # our own mistake: show where
+            raise
+        leave(text)

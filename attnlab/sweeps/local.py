@@ -1,0 +1,266 @@
+"""Launcher: `hydra/launcher=local`, a sweep on this machine: one process a job, one place a GPU (or several), a board of what runs.
+
+    python -m attnlab.train -m seed=0,1,2,3 hydra/launcher=local hydra.launcher.jobs_per_device=2
+
+A job's process sees only its own GPU and its share of the CPU; what it says goes into outputs/.hydra/local/<run>.log. Ctrl-C (or SIGTERM)
+stops the jobs so that they can go on later; however this process ends, none of its jobs outlives it.
+"""
+
+import contextlib
+import dataclasses
+import functools
+import math
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import deque
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from attnlab.records import record
+from attnlab.records.lookup import record_of
+from attnlab.sweeps import board
+from attnlab.sweeps.journal import DONE, FAILED, INTERRUPTED, RESUMED, Job
+from attnlab.sweeps.processes import PARENT
+
+
+@functools.cache
+def register() -> None:
+    """Make `hydra/launcher=local` known to Hydra. Sweeps build it: Hydra 1.3 itself builds no launcher outside hydra_plugins."""
+    from hydra.core.config_store import ConfigStore
+
+    node = {"_target_": "attnlab.sweeps.local.LocalLauncher", "devices": "auto", "jobs_per_device": 1, "patience": 60.0}
+    ConfigStore.instance().store(group="hydra/launcher", name="local", node=node, provider="attnlab")
+
+
+def find_devices() -> list[str]:
+    """What CUDA_VISIBLE_DEVICES can name here: GPUs, or their slices (MIG) where there are some; none on a CPU machine. Asks no torch."""
+    given = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if given is not None:
+        return [name.strip() for name in given.split(",") if name.strip() not in ("", "-1")]
+    with contextlib.suppress(OSError, subprocess.SubprocessError):
+        listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, timeout=60, check=True).stdout
+        return parse_devices(listed)
+    return [str(index) for index, _ in enumerate(Path("/proc/driver/nvidia/gpus").glob("*"))]
+
+
+def parse_devices(listed: str) -> list[str]:
+    """`nvidia-smi -L`: a line a GPU, below it one a slice."""
+    found: list[list[str]] = []
+    for line in listed.splitlines():
+        if line.startswith("GPU "):
+            found.append([line.partition(":")[0].removeprefix("GPU ")])
+        elif line.strip().startswith("MIG ") and found:
+            found[-1].append(line.partition("UUID: ")[2].rstrip(") "))
+    return [name for gpu in found for name in (gpu[1:] or gpu)]
+
+
+def count_cpus() -> int:
+    """CPUs that this process may use: its affinity, and a container's share of them."""
+    cpus = float(len(os.sched_getaffinity(0))) if hasattr(os, "sched_getaffinity") else float(os.cpu_count() or 1)
+    with contextlib.suppress(OSError, ValueError):
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
+        cpus = min(cpus, int(quota) / int(period))
+    return max(1, math.floor(cpus))
+
+
+@dataclasses.dataclass
+class Child:
+    """A job's process."""
+
+    job: Job
+    places: list[str]
+    process: subprocess.Popen[bytes]
+    log: Path
+    resumed: bool
+    left: int
+
+    def signal(self, number: int) -> None:
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(self.process.pid, number)
+
+
+class LocalLauncher:
+    """One process a job on this machine; see the top of this file.
+
+    devices: auto (those of CUDA_VISIBLE_DEVICES, else every GPU; where there is none, the CPU), cpu, or a list: [0, 2].
+    jobs_per_device: how many jobs share a GPU, or the CPU. A job of trainer=ddp takes a place on each of as many GPUs as it asks for.
+    patience: seconds that a job has to stop after Ctrl-C.
+    """
+
+    def __init__(
+        self, *, devices: Literal["auto", "cpu"] | list[int] | list[str] | int = "auto", jobs_per_device: int = 1, patience: float = 60.0
+    ) -> None:
+        if jobs_per_device < 1:
+            raise ValueError(f"jobs_per_device must be at least 1, got {jobs_per_device}")
+        names = {"auto": find_devices, "cpu": list}[devices]() if isinstance(devices, str) else devices
+        self.devices = [str(name) for name in ([names] if isinstance(names, int) else names)]
+        self.jobs_per_device, self.patience = jobs_per_device, patience
+        self.jobs: dict[int, Job] = {}  # by number
+        self.children: list[Child] = []
+
+    def setup(self, *, hydra_context: Any, task_function: Any, config: Any) -> None:
+        self.config, self.task = config, task_function
+
+    def accept(self, jobs: Sequence[Job]) -> None:
+        """The jobs of the next launch, composed and checked."""
+        self.jobs = {job.number: job for job in jobs}
+
+    def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> list[Any]:
+        jobs = [self.jobs[initial_job_idx + index] for index in range(len(job_overrides))]
+        self.waiting = deque((job, job.plan.full["retries"]) for job in jobs)
+        self.free = (self.devices or ["cpu"]) * self.jobs_per_device
+        self.cpus = max(1, count_cpus() // min(len(self.free), len(jobs)))
+        self.board = board.Board(len(jobs))
+        with self.board, _stop_signals():
+            try:
+                while self.waiting or self.children:
+                    self.start_all()
+                    time.sleep(0.1)
+                    self.settle_all()
+                    self.board.update(len(self.waiting))
+            except KeyboardInterrupt:
+                self.stop()
+                raise
+            finally:
+                for child in self.children:
+                    child.signal(signal.SIGKILL)
+        return []
+
+    def start_all(self) -> None:
+        while self.waiting:
+            job, left = self.waiting[0]
+            places = self.places_for(job)
+            if places is None:
+                return
+            self.waiting.popleft()
+            self.start(job, places, left)
+
+    def places_for(self, job: Job) -> list[str] | None:
+        """Free places for a job: one, or one on each of as many GPUs as it trains on; None while there are too few."""
+        wanted = min(processes_of(job), len(self.devices)) if self.devices else 1
+        found = sorted(dict.fromkeys(self.free), key=lambda place: -self.free.count(place))[:wanted]  # the idlest first
+        return found if len(found) == wanted else None
+
+    def start(self, job: Job, places: list[str], left: int) -> None:
+        path = Path(str(self.config.hydra.sweep.dir)) / "local" / f"{job.plan.run_id}.log"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        words = self.command(job)
+        job.started = time.time()
+        checkpoint = record_of(job.plan).checkpoint_path
+        with open(path, "ab") as output:
+            output.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} python {' '.join(words[1:])}\n".encode())
+            output.flush()
+            process = subprocess.Popen(
+                words, env=self.environment(job, places), stdin=subprocess.DEVNULL, stdout=output, stderr=output, process_group=0
+            )
+        for place in places:
+            self.free.remove(place)
+        child = Child(job, places, process, path, checkpoint.exists() and not job.plan.full["force"], left)
+        self.children.append(child)
+        self.board.started(job, places if self.devices else [])
+
+    def command(self, job: Job) -> list[str]:
+        """The job by itself, with what of the sweep's own command it needs to find the same configs."""
+        words = ["--config-name", self.config.hydra.job.config_name]
+        for source in self.config.hydra.runtime.config_sources:
+            if source.provider == "command-line":
+                words += ["--config-dir", source.path]
+        words += [text for text in self.config.hydra.overrides.hydra if text.lstrip("+").startswith("hydra.searchpath=")]
+        return [sys.executable, "-m", "attnlab.train", *words, *job.overrides]
+
+    def environment(self, job: Job, places: list[str]) -> dict[str, str]:
+        threads = max(1, self.cpus // processes_of(job))
+        given = os.environ.get("OMP_NUM_THREADS", "")
+        threads = min(threads, int(given)) if given.isdigit() and int(given) else threads
+        visible = {"CUDA_VISIBLE_DEVICES": ",".join(places)} if self.devices else {}
+        return {**os.environ, PARENT: str(os.getpid()), "OMP_NUM_THREADS": str(threads), "PYTHONFAULTHANDLER": "1", **visible}
+
+    def settle_all(self) -> None:
+        for child in [child for child in self.children if child.process.poll() is not None]:
+            if child in self.children:  # else stopped meanwhile
+                self.children.remove(child)
+                child.signal(signal.SIGKILL)  # what it may have left behind
+                self.free += child.places
+                self.settle(child)
+
+    def settle(self, child: Child, *, stopping: bool = False) -> None:
+        """Say what became of a job, or put it back into the queue."""
+        job, code = child.job, child.process.returncode
+        stored = board.read_json(record_of(job.plan).result_path)
+        if code == 0:
+            job.outcome = RESUMED if child.resumed else DONE
+            job.value = stored.get("metrics", {}).get(job.plan.full["objective"])
+        elif code in (130, -signal.SIGINT) or stopping:
+            job.outcome = INTERRUPTED
+        else:
+            told = stored.get("error") if stored.get("status") == record.FAILED and stored.get("started", 0) >= job.started else None
+            job.error = told["message"] if told else last_words(child.log, code)
+            job.log = str(record_of(job.plan).folder / "train.log" if told else child.log)
+            if child.left and not (told and told["kind"] == "ConfigError"):
+                self.board.say(f"{job.plan.run_id}: {job.error}; trying it again")
+                self.waiting.appendleft((job, child.left - 1))
+                self.board.ended(job, again=True)
+                return
+            job.outcome = FAILED
+        self.task.journal.write(job, seconds=time.time() - job.started)
+        path = record_of(job.plan).result_path
+        self.board.ended(job, path if job.outcome in (DONE, RESUMED) and path.exists() else None)
+        if job.outcome == FAILED and job.plan.full["fail_fast"] and not stopping:
+            self.waiting.clear()
+            self.stop()
+
+    def stop(self) -> None:
+        """End all jobs: first as Ctrl-C does, so that they note where they are; then with more force."""
+        self.waiting.clear()
+        if self.children:
+            self.board.say(f"stopping {len(self.children)} runs; they can go on later (Ctrl-C again: do not wait for them)")
+        for number, patience in ((signal.SIGINT, self.patience), (signal.SIGTERM, 10.0), (signal.SIGKILL, 10.0)):
+            with contextlib.suppress(KeyboardInterrupt):
+                for child in self.children:
+                    child.signal(number)
+                end = time.monotonic() + patience
+                while any(child.process.poll() is None for child in self.children) and time.monotonic() < end:
+                    time.sleep(0.05)
+        children, self.children = self.children, []
+        for child in children:
+            self.settle(child, stopping=True)
+
+
+def processes_of(job: Job) -> int:
+    trainer = job.plan.full["trainer"]
+    return trainer.get("devices", 1) if trainer.get("strategy") == "ddp" else 1
+
+
+def last_words(path: Path, code: int) -> str:
+    """Why a process ended, from what it wrote."""
+    if code < 0:
+        name = signal.Signals(-code).name if -code in set(signal.Signals) else str(-code)
+        return f"its process was ended by {name}" + (" (out of memory?)" if code == -signal.SIGKILL else "")
+    with contextlib.suppress(OSError):
+        lines = [line.strip() for line in path.read_text(errors="replace").splitlines() if line.strip()]
+        if lines:
+            return lines[-1].removeprefix("attnlab: ")
+    return f"its process ended with code {code}"
+
+
+@contextlib.contextmanager
+def _stop_signals() -> Iterator[None]:
+    """SIGTERM and a closed terminal end the sweep as Ctrl-C does."""
+
+    def interrupt(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    before = {}
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        with contextlib.suppress(ValueError):  # not in the main thread
+            if signal.getsignal(number) != signal.SIG_IGN:
+                before[number] = signal.signal(number, interrupt)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,126 @@
+"""Sweep: many jobs through any Hydra launcher. Repeating a sweep's command does what is missing, and nothing else.
+
+`Guard` stands between Hydra's sweeper and its launcher (sweep_guard); `Task` is what a launcher calls, in whatever process (sweep_task);
+`Journal` is where they write down what became of each job (sweep_journal).
+"""
+
+import contextlib
+import dataclasses
+import logging
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from attnlab.config.build import build
+from attnlab.config.compose import hydra_version, loosen
+from attnlab.config.plan import Plan
+from attnlab.config.signatures import complete
+from attnlab.config.targets import config_dir
+from attnlab.sweeps.guard import Guard
+from attnlab.sweeps.journal import DONE, FAILED, INTERRUPTED, RESUMED, SKIPPED, Job
+from attnlab.sweeps.task import Task
+from attnlab.terminal import console
+
+log = logging.getLogger("attnlab")
+
+
+class Sweep:
+    """`Sweep(job).run(start)`: while `start` runs, every launcher that Hydra makes is guarded. Ends in a summary."""
+
+    def __init__(self, job: Callable[[Plan], Any]) -> None:
+        self.job = job
+        self.guards: list[Guard] = []
+        self.start = time.monotonic()
+
+    def run(self, start: Callable[[], Any]) -> int:
+        """The number of jobs that failed."""
+        from hydra.core.plugins import Plugins
+
+        plugins = Plugins.instance()
+        plugins.instantiate_launcher = lambda *given, **named: self.guarded(*given, **named)  # a function: Hydra copies its singletons
+        try:
+            start()
+        finally:
+            del plugins.instantiate_launcher
+            for guard in self.guards:
+                guard.close()
+            self.tell()
+        return sum(job.outcome == FAILED for job in self.jobs)
+
+    def guarded(self, hydra_context: Any, task_function: Any, config: Any) -> Guard:
+        from hydra.core.plugins import Plugins
+        from omegaconf import OmegaConf
+
+        task = Task(self.job)
+        given = {"hydra_context": hydra_context, "task_function": task, "config": config}
+        node = OmegaConf.to_container(config.hydra.launcher, resolve=True)
+        if node["_target_"].startswith("attnlab."):
+            inner = build(complete(node, where="hydra.launcher")[0], where="hydra.launcher")
+            inner.setup(**given)
+        else:
+            plugins = Plugins.instance()
+            inner = type(plugins).instantiate_launcher(plugins, **given)
+        self.guards.append(Guard(inner, context=hydra_context, config=config, task=task))
+        return self.guards[-1]
+
+    @property
+    def jobs(self) -> list[Job]:
+        return [job for guard in self.guards for job in guard.jobs]
+
+    def tell(self) -> None:
+        """The summary, on stderr."""
+        if not self.jobs:
+            return
+        seconds = round(time.monotonic() - self.start)
+        counts = {kind: sum(job.outcome == kind for job in self.jobs) for kind in (DONE, RESUMED, SKIPPED, FAILED, INTERRUPTED, "")}
+        shown = [f"{count} {kind or 'not started'}" for kind, count in counts.items() if count or kind in (DONE, SKIPPED, FAILED)]
+        log.info("sweep of %d jobs, %d:%02d: %s", len(self.jobs), seconds // 60, seconds % 60, ", ".join(shown))
+        common = set.intersection(*(set(job.overrides) for job in self.jobs)) if len(self.jobs) > 1 else set()
+        groups: dict[tuple[str, str], list[Job]] = {}
+        for job in self.jobs:
+            if job.outcome == FAILED:
+                groups.setdefault((job.error, job.log), []).append(job)
+        for (error, path), jobs in groups.items():
+            own = dataclasses.replace(jobs[0], overrides=tuple(text for text in jobs[0].overrides if text not in common))
+            more = f" and {len(jobs) - 1} more" if len(jobs) > 1 else ""
+            log.info("  failed  %s%s\n          %s%s", own.words, more, error, f"\n          log: {shorten(path)}" if path else "")
+
+
+def shorten(path: str | Path) -> str:
+    """A path as seen from here, where it lies below."""
+    with contextlib.suppress(ValueError):
+        return str(Path(path).absolute().relative_to(Path.cwd()))
+    return str(path)
+
+
+def launch(jobs: Sequence[Sequence[str]], *, job: Callable[[Plan], Any], options: Sequence[str] = ()) -> list[Job]:
+    """Run a list of jobs, each its own overrides, as one sweep; every Job says what became of it.
+
+    `options` choose launcher and folder: ["hydra/launcher=local", "hydra.launcher.jobs_per_device=2", "paths.outputs=DIR"]; they are not
+    handed to the jobs. Prints the summary. KeyboardInterrupt passes through.
+    """
+    import hydra
+    from hydra.core.global_hydra import GlobalHydra
+    from hydra.types import HydraContext, RunMode
+
+    from attnlab.sweeps import local as launcher
+
+    console()
+    launcher.register()
+    GlobalHydra.instance().clear()
+    sweep = Sweep(job)
+
+    def start() -> None:
+        from hydra._internal.callbacks import Callbacks
+        from hydra.core.plugins import Plugins
+
+        with hydra.initialize_config_dir(str(config_dir().resolve()), **hydra_version()):
+            loader = GlobalHydra.instance().config_loader()
+            config = loader.load_configuration("train", loosen(options), run_mode=RunMode.MULTIRUN)
+            context = HydraContext(config_loader=loader, callbacks=Callbacks())
+            guard = Plugins.instance().instantiate_launcher(hydra_context=context, task_function=sweep.job, config=config)
+            guard.launch([loosen(overrides) for overrides in jobs], initial_job_idx=0)
+
+    sweep.run(start)
+    return sweep.jobs

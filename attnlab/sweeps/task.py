@@ -1,0 +1,63 @@
+"""Task: what a launcher calls for each job of a sweep, in whatever process; it tries a job `retries` times more and tells the journal."""
+
+import gc
+import logging
+import time
+from collections.abc import Callable
+from typing import Any
+
+from attnlab.config.checks import check
+from attnlab.config.compose import typed
+from attnlab.config.plan import Plan
+from attnlab.config.targets import ConfigError
+from attnlab.records.lookup import finished, record_of
+from attnlab.sweeps.journal import DONE, INTERRUPTED, RESUMED, SKIPPED, Job, Journal, first_line
+from attnlab.terminal import console
+
+log = logging.getLogger("attnlab")
+
+
+class Task:
+    """What a launcher calls for one job, here or in another process: runs it, tells the journal, raises nothing but KeyboardInterrupt."""
+
+    def __init__(self, job: Callable[[Plan], Any], journal: Journal | None = None) -> None:
+        self.job, self.journal = job, journal
+
+    def __call__(self, cfg: Any) -> float | None:
+        from hydra.core.hydra_config import HydraConfig
+
+        assert self.journal is not None
+        console()
+        context = HydraConfig.get()
+        job = Job(tuple(context.overrides.task), number=context.job.num, started=time.time())
+        start = job.started
+        try:
+            if not (cfg.get("fail_fast") is True and self.journal.failed):
+                words = [typed(text) for text in job.overrides]
+                job.plan = check(cfg, choices=context.runtime.choices, overrides=words)
+                self.attempt(job, job.plan)
+        except KeyboardInterrupt:
+            job.outcome = INTERRUPTED
+            raise
+        except (Exception, SystemExit) as error:
+            self.journal.failure(job, error)
+        finally:
+            self.journal.write(job, seconds=time.time() - start)
+        return job.value
+
+    def attempt(self, job: Job, plan: Plan) -> None:
+        """Run until it succeeds or the tries are used up; a mistake in the configuration is not tried twice."""
+        resumed = False
+        for left in reversed(range(1 + plan.full["retries"])):
+            job.started = time.time()
+            try:
+                skipped = finished(plan)
+                resumed = resumed or (not plan.full["force"] and record_of(plan).checkpoint_path.exists())
+                job.value = self.job(plan)
+                job.outcome = SKIPPED if skipped else RESUMED if resumed else DONE
+                return
+            except Exception as error:
+                if isinstance(error, ConfigError) or not left:
+                    raise
+                log.error("%s: %s; trying it again", plan.run_id, first_line(error))
+            gc.collect()

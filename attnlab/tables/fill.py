@@ -1,0 +1,119 @@
+"""Fill a table from the records on disk: what its cells' runs are, what became of them, and what that says of the paper's figures."""
+
+import shlex
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+from attnlab.config.targets import ConfigError
+from attnlab.records.index import Records, digests
+from attnlab.records.record import FINISHED
+from attnlab.tables import statistics
+from attnlab.tables.footnotes import smallest_print
+from attnlab.tables.model import Cell, RunOfCell, Table
+from attnlab.tables.plan_cache import plans_of
+from attnlab.tables.spec import SOURCES, Line, Spec, Wanted, departures
+
+
+def wanted(spec: Spec, overrides: Sequence[str], seeds: Sequence[int]) -> tuple[list[Wanted], str | None]:
+    """Every cell with its plans, and the variant's label: None where the overrides leave all addresses as they are."""
+    cells = [(row, column) for row in spec.rows for column in spec.columns]
+    base = [spec.overrides(row, column) for row, column in cells]
+    plans = plans_of([[*words, *overrides] for words in base], seeds)
+    if not overrides:
+        return [Wanted(row, column, tuple(group), ()) for (row, column), group in zip(cells, plans, strict=True)], None
+    own = plans_of(base, seeds[:1])
+    _refuse_merged(spec, cells, [group[0].address for group in plans], [group[0].address for group in own])
+    found = []
+    for (row, column), group, (first, *_) in zip(cells, plans, own, strict=True):
+        departs = departures(group[0], first)
+        found.append(Wanted(row, column, tuple(group), tuple(_bearing(departs, spec.key(row, column)))))
+    changed = any(group[0].address != first.address for group, (first, *_) in zip(plans, own, strict=True))
+    return found, " ".join(overrides) if changed else None
+
+
+def _bearing(keys: Iterable[str], metric: str) -> list[str]:
+    """Which of the departures bear on this metric: OOD heads and sets do not on the accuracy, nor one head on another's figure."""
+    part, _, rest = metric.partition("/")
+    head = f"ood.{rest.partition('/')[0]}." if part == "ood" else None
+    return [key for key in keys if not f"{key}.".startswith(("ood.", "data.ood", "objective.")) or (head and key.startswith(head))]
+
+
+def _refuse_merged(spec: Spec, cells: list[tuple[Line, Line]], now: list[str], before: list[str]) -> None:
+    """An override that makes two different cells one run (data=... over columns of data sets) would put one number under two names."""
+    runs: dict[tuple[str, str], int] = {}
+    for index, (row, column) in enumerate(cells):
+        other = runs.setdefault((now[index], spec.key(row, column)), index)
+        if before[other] != before[index]:
+            kind, one, two = next(
+                (kind, a.label, b.label)
+                for kind, a, b in (("columns", cells[other][1], column), ("rows", cells[other][0], row))
+                if a.label != b.label
+            )
+            raise ConfigError(
+                f"overrides: they make {one!r} and {two!r} one and the same run; take one of them, for example '{kind}=[{one}]'"
+            )
+
+
+def fill(
+    spec: Spec, *, outputs: Path, overrides: Sequence[str] = (), seeds: Sequence[int] | None = None, command: str = ""
+) -> tuple[Table, list[Wanted], Records]:
+    """The table as the records under `outputs` have it, with what it was made of."""
+    seeds = tuple(spec.seeds if seeds is None else seeds)
+    cells, variant = wanted(spec, overrides, seeds)
+    records = Records(outputs)
+    runs = {(cell.row.label, cell.column.label): _runs(cell, spec, records) for cell in cells}
+    filled = {}
+    for cell in cells:
+        place = cell.row.label, cell.column.label
+        baseline = runs[spec.baseline, place[1]] if spec.baseline not in (None, place[0]) else ()
+        filled[place] = _cell(cell, spec, runs[place], baseline, [records.find(plan.address).result for plan in cell.plans])
+    table = Table(
+        spec.name, spec.title, spec.paper, tuple(row.label for row in spec.rows), tuple(column.label for column in spec.columns),
+        spec.metric, filled, spec.baseline, tuple(smallest_print(spec, cells, filled, records, variant)),
+        command or _command(spec.name, overrides), variant,
+    )  # fmt: skip
+    return table, cells, records
+
+
+def _command(name: str, overrides: Sequence[str]) -> str:
+    return shlex.join(["python", "-m", "attnlab.table", f"table={name}", *([f"overrides=[{','.join(overrides)}]"] if overrides else [])])
+
+
+def _runs(cell: Wanted, spec: Spec, records: Records) -> tuple[RunOfCell, ...]:
+    key, found = spec.key(cell.row, cell.column), []
+    for plan in cell.plans:
+        run = records.find(plan.address)
+        value, error = None, run.error
+        if run.status == FINISHED:
+            value = run.result["metrics"].get(key)
+            if not isinstance(value, int | float):
+                value, error = None, f"the record has no {key}"
+            else:
+                value = spec.metric.scale * (1 - value if spec.metric.complement else value)
+        seed = plan.full["seed"]
+        run_id = run.folder.name if run.folder else plan.run_id
+        found.append(RunOfCell(seed, run_id, plan.address, plan.overrides, run.status, value, run.folder, error))
+    return tuple(found)
+
+
+def _cell(wanted: Wanted, spec: Spec, runs: tuple[RunOfCell, ...], baseline: tuple[RunOfCell, ...], results: list[Mapping]) -> Cell:
+    row, column = wanted.row.label, wanted.column.label
+    ours, theirs = ({run.seed: run.value for run in group if run.value is not None} for group in (runs, baseline))
+    values, paper = list(ours.values()), spec.figures.get((row, column))
+    middle = statistics.mean(values)
+    same = _same_data(wanted, [result for result in results if result.get("status") == FINISHED])
+    return Cell(
+        row, column, runs, len(values), middle, statistics.sample_sd(values), statistics.t_interval(values), paper,
+        middle - paper.value if paper and values else None,
+        statistics.verdict(values, paper, margin=spec.margin, paper_runs=spec.paper_runs, same_data=same),
+        statistics.paired_test(ours, theirs),
+    )  # fmt: skip
+
+
+def _same_data(wanted: Wanted, results: list[Mapping]) -> bool:
+    """Whether the cell is the paper's experiment: nothing departs, or only where the images are from, and their digests are the paper's."""
+    if not wanted.departs:
+        return True
+    if set(wanted.departs) - set(SOURCES) or not wanted.column.digests:
+        return False
+    return all(digests(result).get(split) == digest for result in results for split, digest in wanted.column.digests.items())

@@ -1,0 +1,225 @@
+"""A table as it is written (configs/table/NAME.yaml), checked, and the runs that its cells are: composed plans, so addresses.
+
+A run of a table is the run of `python -m attnlab.train` with the same words: nothing of the table goes into its configuration.
+"""
+
+import dataclasses
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, get_type_hints
+
+from attnlab.config.plan import Plan
+from attnlab.config.signatures import conforms, describe
+from attnlab.config.suggest import nearest
+from attnlab.config.targets import ConfigError, config_dir
+from attnlab.tables.model import Metric, Paper
+
+# settings that say how numbers are computed, not what is learned from what: they make other runs, but no other experiment
+COMPUTED = ("data.eval_batch_size", "trainer.accelerator", "trainer.devices", "trainer.strategy", "trainer.precision", "trainer.compile")
+
+# settings that say where images come from: what they are is told by digests
+SOURCES = ("data._target_", "data.path", "data.size", "data.ood_root", "data.test_file", "data.image_column", "data.label_column")
+
+
+@dataclasses.dataclass(frozen=True)
+class Line:
+    """A row or a column: its overrides, the word that stands for it in the metric's key, and digests of the paper's own images."""
+
+    label: str
+    overrides: tuple[str, ...]
+    word: str
+    digests: Mapping[str, str]
+
+
+@dataclasses.dataclass(frozen=True)
+class Spec:
+    """A table yaml, checked. `figures[row, column]` are the paper's, in the shown unit; `margin` is a difference of no consequence.
+
+    `cells[row, column]` are overrides of one cell alone, after those of its column and row.
+    """
+
+    name: str
+    title: str
+    paper: str
+    paper_runs: int
+    metric: Metric
+    margin: float
+    common: tuple[str, ...]
+    rows: tuple[Line, ...]
+    columns: tuple[Line, ...]
+    cells: Mapping[tuple[str, str], tuple[str, ...]]
+    seeds: tuple[int, ...]
+    baseline: str | None
+    figures: Mapping[tuple[str, str], Paper]
+    notes: tuple[str, ...]
+
+    def key(self, row: Line, column: Line) -> str:
+        """The metric's key in result.json: `{row}` and `{column}` stand for the words of the cell's row and column."""
+        return self.metric.key.replace("{row}", row.word).replace("{column}", column.word)
+
+    def overrides(self, row: Line, column: Line) -> list[str]:
+        return [*self.common, *column.overrides, *row.overrides, *self.cells.get((row.label, column.label), ())]
+
+    def only(self, rows: Sequence[str] | None, columns: Sequence[str] | None) -> "Spec":
+        """The table without the rows and columns that are not named."""
+        chosen = {}
+        for kind, labels, lines in (("rows", rows, self.rows), ("columns", columns, self.columns)):
+            known = [line.label for line in lines]
+            for label in labels or []:
+                if label not in known:
+                    raise ConfigError(f"{kind}: table {self.name} has no {label!r}; {nearest(label, known)}")
+            chosen[kind] = tuple(line for line in lines if labels is None or line.label in labels)
+        baseline = self.baseline if any(line.label == self.baseline for line in chosen["rows"]) else None
+        return dataclasses.replace(self, **chosen, baseline=baseline)
+
+
+def table_names() -> list[str]:
+    return sorted(path.stem for path in (config_dir() / "table").glob("*.yaml"))
+
+
+def read_spec(table: str) -> Spec:
+    """The table NAME of configs/table, or of a file ending in .yaml. ConfigError with the nearest names for what is not understood."""
+    import yaml
+
+    own = table.endswith((".yaml", ".yml"))
+    path = Path(table) if own else config_dir() / "table" / f"{table}.yaml"
+    if not path.is_file():
+        raise ConfigError(f"table={table}: there is no such {'file' if own else f'table; {nearest(table, table_names())}'}")
+    try:
+        tree = yaml.safe_load(path.read_text())
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path}: {' '.join(str(error).split())}") from error
+    try:
+        return _spec(path.stem, tree)
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from None
+
+
+KEYS = {
+    "title": str, "paper": dict, "metric": dict, "common": list[str], "rows": dict, "columns": dict, "cells": dict,
+    "seeds": list[int],
+    "baseline": str | None, "figures": dict, "notes": list[str],
+}  # fmt: skip
+
+PAPER = {"arxiv": str | None, "table": str, "runs": int, "source": str, "mark": get_type_hints(Paper)["mark"]}
+
+METRIC = {**get_type_hints(Metric), "margin": float}
+
+FIGURE = get_type_hints(Paper)
+
+LINE = {"overrides": list[str], "as": str, "digests": dict}
+
+
+def _spec(name: str, tree: Any) -> Spec:
+    _conform(tree, KEYS, "the table", required=("title", "metric", "rows", "columns", "seeds"))
+    paper, metric = tree.get("paper", {}), dict(tree["metric"])
+    _conform(paper, PAPER, "paper")
+    _conform(metric, METRIC, "metric", required=("key", "label", "direction", "margin"))
+    margin = float(metric.pop("margin"))
+    rows, columns = (tuple(_line(label, value, kind) for label, value in tree[kind].items()) for kind in ("rows", "columns"))
+    labels = {"rows": [line.label for line in rows], "columns": [line.label for line in columns]}
+    seeds, baseline = tuple(tree["seeds"]), tree.get("baseline")
+    if not rows or not columns or not seeds:
+        raise ConfigError("a table has at least one row, one column and one seed")
+    if len(set(seeds)) < len(seeds):
+        raise ConfigError(f"seeds: one stands there twice: {list(seeds)}")
+    if margin <= 0 or paper.get("runs", 1) < 1:
+        raise ConfigError("metric.margin must be above 0, paper.runs at least 1")
+    if baseline is not None and baseline not in labels["rows"]:
+        raise ConfigError(f"baseline: there is no row {baseline!r}; {nearest(baseline, labels['rows'])}")
+    own = {}
+    for row, column, overrides in _cells(tree, "cells", labels):
+        if not conforms(overrides, list[str]):
+            raise ConfigError(f"cells.{row}.{column}: must be a list of overrides, not {overrides!r}")
+        own[row, column] = _overrides(overrides, f"cells.{row}.{column}")
+    figures = {}
+    told = {key: paper[key] for key in ("source", "mark") if key in paper}
+    for row, column, figure in _cells(tree, "figures", labels):
+        figure = figure if isinstance(figure, Mapping) else {"value": figure}
+        _conform(figure, FIGURE, f"figures.{row}.{column}", required=("value",))
+        figures[row, column] = Paper(**{**told, **figure})
+    about = ", ".join([*([f"arXiv {paper['arxiv']}"] if paper.get("arxiv") else []), *([paper["table"]] if "table" in paper else [])])
+    return Spec(
+        name, tree["title"], about, paper.get("runs", 1), Metric(**metric), margin, tuple(tree.get("common", ())), rows, columns, own,
+        seeds, baseline, figures, tuple(tree.get("notes", ())),
+    )  # fmt: skip
+
+
+def _cells(tree: Mapping[str, Any], key: str, labels: Mapping[str, Sequence[str]]) -> Iterator[tuple[str, str, Any]]:
+    """`key: {row: {column: value}}` of a table as (row, column, value), held against its labels."""
+    for row, columns in tree.get(key, {}).items():
+        _known(row, labels["rows"], key, "row")
+        if not isinstance(columns, Mapping):
+            raise ConfigError(f"{key}.{row}: must be columns with values, not {columns!r}")
+        for column, value in columns.items():
+            _known(column, labels["columns"], f"{key}.{row}", "column")
+            yield row, column, value
+
+
+def _line(label: Any, value: Any, kind: str) -> Line:
+    where = f"{kind}.{label}"
+    tree = value if isinstance(value, Mapping) else {"overrides": value or []}
+    _conform(tree, LINE, where)
+    return Line(str(label), _overrides(tree.get("overrides", ()), where), tree.get("as", str(label)), tree.get("digests", {}))
+
+
+def _overrides(words: Sequence[str], where: str) -> tuple[str, ...]:
+    for text in words:
+        if text.lstrip("+").partition("=")[0] in ("seed", "paths.outputs") or "=" not in text:
+            raise ConfigError(f"{where}: {text!r} is no override of a cell; seeds and outputs are the table's")
+    return tuple(words)
+
+
+def _conform(tree: Any, known: Mapping[str, Any], where: str, *, required: Sequence[str] = ()) -> None:
+    if not isinstance(tree, Mapping):
+        raise ConfigError(f"{where}: must be keys with values, not {tree!r}")
+    for key, value in tree.items():
+        _known(key, list(known), where, "key")
+        if not conforms(value, known[key]):
+            raise ConfigError(f"{where}: {key}={value}: must be {describe(known[key])}")
+    for key in required:
+        if key not in tree:
+            raise ConfigError(f"{where}: {key} is missing")
+
+
+def _known(word: Any, names: Sequence[str], where: str, kind: str) -> None:
+    if word not in names:
+        raise ConfigError(f"{where}: unknown {kind} {word!r}; {nearest(str(word), names)}")
+
+
+def departures(plan: Plan, base: Plan) -> list[str]:
+    """Dotted keys in which two plans of one cell differ, without those that change nothing, and without COMPUTED.
+
+    A key that only one of them has (another data set's own) counts where it is not at its default.
+    """
+    ignored = (*plan.ignored, *COMPUTED, "seed", "data.seed")
+    mine, theirs, chosen = _leaves(plan.full), _leaves(base.full), {**_leaves(plan.short), **_leaves(base.short)}
+    return [
+        key
+        for key in dict.fromkeys([*mine, *theirs])
+        if mine.get(key, ...) != theirs.get(key, ...)
+        and ((key in mine and key in theirs) or key in chosen)
+        and not any(key == name or key.startswith(name + ".") for name in ignored)
+    ]
+
+
+def _leaves(tree: Mapping[str, Any], where: str = "") -> dict[str, Any]:
+    found = {}
+    for key, value in tree.items():
+        path = f"{where}.{key}" if where else str(key)
+        if isinstance(value, Mapping) and value:
+            found |= _leaves(value, path)
+        else:
+            found[path] = list(value) if isinstance(value, tuple) else value
+    return found
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """One cell and its runs to be: a plan a seed, and the settings in which they depart from the paper's."""
+
+    row: Line
+    column: Line
+    plans: tuple[Plan, ...]
+    departs: tuple[str, ...]

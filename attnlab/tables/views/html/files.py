@@ -1,0 +1,89 @@
+"""What of a run's folder the page shows, as far as it can be read; nothing is written or set aside."""
+
+import functools
+import json
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from html import escape
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from attnlab.records.record import read_history
+from attnlab.tables.model import RunOfCell
+
+LOG_LINES, LOG_BYTES = 14, 16384
+
+
+@dataclass(frozen=True)
+class Files:
+    """A run of a cell and what its folder holds: the names in it, result.json, the rows of metrics.csv, figures in the page's order."""
+
+    run: RunOfCell
+    folder: Path | None
+    names: frozenset[str]
+    result: Mapping[str, Any]
+    history: tuple[Mapping[str, float], ...]
+    pictures: tuple[Path, ...]
+
+
+def files_of(run: RunOfCell, outputs: Path, read: Callable[[Path], Mapping[str, Any]]) -> Files:
+    """`read` gives the result.json of a folder."""
+    folder = run.folder or (outputs / "runs" / run.run_id if run.run_id else None)
+    if folder is None or not folder.is_dir():
+        return Files(run, None, frozenset(), {}, (), ())
+    names = _names(folder)
+    drawn = _names(folder / "figures") if "figures" in names else frozenset()
+    # The learning curves are drawn anew over all seeds; the reliability diagram comes after what the page is for.
+    attention = sorted(name for name in drawn if name.startswith("attention_") and name.endswith(".png"))
+    pictures = [folder / "figures" / name for name in ("ood_scores.png", *attention, "reliability.png") if name in drawn]
+    return Files(run, folder, names, read(folder), tuple(read_history(folder / "metrics.csv")), tuple(pictures))
+
+
+def _names(folder: Path) -> frozenset[str]:
+    try:
+        return frozenset(os.listdir(folder))
+    except OSError:
+        return frozenset()
+
+
+def read_result(path: Path) -> dict[str, Any]:
+    """result.json, or {} where there is none that can be read. Nothing is set aside."""
+    try:
+        result = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return result if isinstance(result, dict) else {}
+
+
+def last_lines(path: Path, count: int = LOG_LINES, size: int = LOG_BYTES) -> str:
+    """The end of a log, without reading the rest of it."""
+    try:
+        with open(path, "rb") as file:
+            file.seek(0, os.SEEK_END)
+            start = max(file.tell() - size, 0)
+            file.seek(start)
+            text = file.read(size).decode("utf-8", "replace")
+    except OSError:
+        return ""
+    lines = text.splitlines()[1 if start else 0 :]
+    return "\n".join(line[:400] for line in lines[-count:]).strip("\n")
+
+
+def linker(path: Path) -> Callable[[Path], str]:
+    """From a file to its address relative to the page at `path`, escaped for an attribute."""
+    here = path.resolve().parent
+
+    @functools.cache
+    def place(folder: Path) -> str:
+        return os.path.relpath(folder.resolve(), here)
+
+    def link(target: Path) -> str:
+        try:
+            relative = os.path.join(place(target.parent), target.name)
+        except ValueError:  # another drive
+            return ""
+        return escape(quote(os.path.normpath(relative).replace(os.sep, "/"), safe="/._-~+=,@"))
+
+    return link

@@ -1,0 +1,138 @@
+"""A filled table as one HTML file that needs nothing else: numbers, verdicts, curves, score histograms, attention pictures and failures.
+
+    write_html(table, Path("maxdropout.html"), outputs=Path("outputs"))
+
+The page asks for nothing from outside (its Content-Security-Policy forbids it), reads without JavaScript, and links to the runs' folders by
+relative paths. The runs' files are only read; what cannot be read is left out and said so. Style and script: page.css, page.js.
+"""
+
+import base64
+import hashlib
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from html import escape
+from pathlib import Path
+from typing import Any
+
+from attnlab.records.atomic import write_atomic
+from attnlab.records.record import read_history
+from attnlab.tables.model import STATUSES, Table
+from attnlab.tables.views.html.details import panel
+from attnlab.tables.views.html.files import Files, files_of, linker, read_result
+from attnlab.tables.views.html.labels import MARKS, VERDICTS, called, code, command_box, number, plural, verdict_tag, why
+from attnlab.tables.views.html.matrix import matrix
+from attnlab.tables.views.html.pictures import choose_pictures
+
+__all__ = ["number", "read_history", "read_result", "write_html"]
+FAILURES_LISTED = 30
+
+
+def write_html(table: Table, path: Path, *, outputs: Path, read: Callable[[Path], Mapping[str, Any]] | None = None) -> Path:
+    """Write the page of `table` to `path`, whole or not at all, and return it.
+
+    outputs: where runs without a named folder would be. read: the result.json of a folder, where somebody has read it already.
+    """
+    path, outputs, read = Path(path), Path(outputs), read or (lambda folder: read_result(folder / "result.json"))
+    files = {key: tuple(files_of(run, outputs, read) for run in cell.runs) for key, cell in table.cells.items()}
+    chosen, left_out = choose_pictures(table, files)
+    link = linker(path)
+    panels = {key: panel(table.metric, cell, files[key], chosen[key], left_out[key], link, outputs) for key, cell in table.cells.items()}
+    style, script = (Path(__file__).with_name(f"page.{kind}").read_text(encoding="utf-8") for kind in ("css", "js"))
+    early = 'document.documentElement.classList.add("js")'
+    parts = [
+        _head(table, style, early, script),
+        _top(table),
+        matrix(table, panels),
+        _failures(table, files),
+        _print(table, sum(left_out.values())),
+        f"</main>\n<script>{script}</script>\n</body>\n</html>\n",
+    ]
+    return write_atomic(path, "\n".join(part for part in parts if part))
+
+
+def _head(table: Table, style: str, *scripts: str) -> str:
+    hashes = " ".join(f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'" for text in scripts)
+    policy = f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src {hashes}; base-uri 'none'; form-action 'none'"
+    return f"""<!DOCTYPE html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta http-equiv="Content-Security-Policy" content="{policy}">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta name="color-scheme" content="light dark">
+<meta name="generator" content="attnlab">
+<title>{escape(table.title or table.name)}</title>
+<script>{scripts[0]}</script>
+<style>
+{style}</style>
+</head>
+<body>
+<main{f' style="--width: {320 + 200 * len(table.columns)}px"' if len(table.columns) > 4 else ""}>"""
+
+
+def _top(table: Table) -> str:
+    variant = f"<strong>Not the paper’s own table.</strong> Made with {code(table.variant)}." if table.variant else ""
+    return f"""<header>
+<div class="bar"><p class="eyebrow">attnlab <span>/</span> table <span>/</span> {escape(table.name)}</p>
+<button type="button" id="theme" class="plain" aria-label="Switch between light and dark">Dark</button></div>
+<h1>{escape(table.title or table.name)}</h1>
+{f'<p class="source">{escape(table.paper)}</p>' if table.paper else ""}
+{f'<p class="variant">{variant}</p>' if variant else ""}
+<p class="lead">{_summary(table)}</p>
+{command_box(table.command)}
+</header>"""
+
+
+def _summary(table: Table) -> str:
+    """The state of the table in two sentences."""
+    runs = Counter(run.status for cell in table.cells.values() for run in cell.runs)
+    total = sum(runs.values())
+    rest = [f"{runs[status]:,} {called(status, runs[status])}" for status in STATUSES[1:] if runs[status]]
+    first = f"{runs['finished']:,} of {plural(total, 'run')} finished" + (f"; {', '.join(rest)}" if rest else "") + "."
+    compared = Counter(cell.verdict for cell in table.cells.values() if cell.paper)
+    said = [f'<span class="count">{verdict_tag(v)} {compared[v]}</span>' for v in VERDICTS if compared[v]]
+    figures = sum(compared.values())
+    if not said:
+        return f"{first} There are no published figures to compare with."
+    return f"{first} Against {plural(figures, 'published figure')}: {', '.join(said)}."
+
+
+def _failures(table: Table, files: Mapping[tuple[str, str], Sequence[Files]]) -> str:
+    """Every failure in one place, the same error once."""
+    found: dict[str, list[tuple[str, str, int]]] = {}
+    for (row, column), runs in files.items():
+        for one in runs:
+            if one.run.status in ("failed", "broken"):
+                found.setdefault(why(one.run), []).append((row, column, one.run.seed))
+    if not found:
+        return ""
+    items = []
+    for error, where in list(found.items())[:FAILURES_LISTED]:
+        row, column, seed = where[0]
+        name = f"cell-{table.rows.index(row)}-{table.columns.index(column)}"
+        more = f" and {len(where) - 1:,} more" if len(where) > 1 else ""
+        items.append(f'<li><a href="#{name}">{escape(row)}, {escape(column)}, seed {seed}</a>{more}<br>{code(error[:400])}</li>')
+    rest = f"<p class=hint>{plural(len(found) - FAILURES_LISTED, 'further error')}.</p>" if len(found) > FAILURES_LISTED else ""
+    return f'<section class="failures"><h2>Failures</h2><ul>{"".join(items)}</ul>{rest}</section>'
+
+
+def _print(table: Table, left_out: int) -> str:
+    """The smallest print."""
+    metric = table.metric
+    marks = Counter(cell.paper.mark for cell in table.cells.values() if cell.paper)
+    meanings = "; ".join(f"{verdict}: {meaning}" for verdict, meaning in VERDICTS.items())
+    said = any(note.startswith("verdict") for note in table.notes)
+    factor = f"{metric.scale:g} × " if metric.scale != 1 else ""
+    notes = [
+        *(note for note in table.notes if not note.startswith("the paper's figures:")),  # said in full below
+        f"{metric.label} = {factor}{f'(1 − {metric.key})' if metric.complement else metric.key}, as in result.json.",
+        "Mean ± sample standard deviation over finished seeds; 95% t-interval of the mean; differences are ours minus the other’s.",
+        f"Against the baseline row ({table.baseline}): a paired t-test over shared seeds." if table.baseline else "",
+        f"Published figures: {', '.join(f'{count} {MARKS.get(mark, mark)}' for mark, count in marks.items())}; sources under details."
+        if marks
+        else "",
+        f"Verdicts: {meanings}. The rule is in docs/tables.md." if marks and not said else "",
+        f"Pictures shown are a selection, made smaller; {left_out:,} more are in the runs’ folders." if left_out > 0 else "",
+        "Links lead from this file’s place to the runs’ folders and hold while neither is moved.",
+    ]
+    return f"<footer><h2>Small print</h2><ul>{''.join(f'<li>{escape(note)}</li>' for note in notes if note)}</ul></footer>"

@@ -1,0 +1,98 @@
+"""The page's pictures: a few of each cell, made smaller and put into the page, as many as its size allows."""
+
+import base64
+import contextlib
+import io
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from attnlab.tables import cache as table_cache
+from attnlab.tables.model import Table
+from attnlab.tables.views.html.files import Files
+
+PICTURES_PER_CELL = 3
+PICTURE_BUDGET = 6 << 20  # bytes of all pictures before base64
+PICTURE_PIXELS = 40_000_000  # a file with more is not opened
+PICTURE_WIDTH = 880
+ENCODING = {"quality": 80, "method": 2}
+
+
+def choose_pictures(table: Table, files: Mapping[tuple[str, str], Sequence[Files]]) -> tuple[dict, dict[tuple[str, str], int]]:
+    """A few pictures a cell as (caption, file, data URI, width, height), first every cell's first, while the budget lasts.
+
+    And how many each cell has besides.
+    """
+    wanted, there = {}, {}
+    for key in table.cells:
+        whole = [one for one in files[key] if one.run.status == "finished" and one.pictures]
+        # one seed's scores and attention say the most; another seed's attention comes next
+        first = [(one, path) for one in whole[:1] for path in one.pictures]
+        rest = [(one, path) for one in whole[1:] for path in one.pictures if path.stem.startswith("attention")]
+        wanted[key] = [*[p for p in first if p[1].stem != "reliability"], *rest[:1], *[p for p in first if p[1].stem == "reliability"]]
+        there[key] = sum(len(one.pictures) for one in whole)
+    chosen: dict[tuple[str, str], list] = {key: [] for key in table.cells}
+    cache: dict[Path, tuple[str, int, int] | None] = {}
+    spent = 0
+    for turn in range(PICTURES_PER_CELL):
+        for key, pictures in wanted.items():
+            if turn >= len(pictures) or spent >= PICTURE_BUDGET:
+                continue
+            one, path = pictures[turn]
+            if path not in cache:
+                cache[path] = embed(path)
+            if cache[path]:
+                chosen[key].append((_caption(path, one.run.seed), path, *cache[path]))
+                spent += len(cache[path][0]) * 3 // 4
+    return chosen, {key: there[key] - len(chosen[key]) for key in table.cells}
+
+
+def embed(path: Path, width: int = PICTURE_WIDTH) -> tuple[str, int, int] | None:
+    """A picture as (data URI, width, height), no wider than `width`; None for a file that is no picture, or too large a one.
+
+    Decoding and encoding are nearly all the work of a page, so what comes out is kept for the next time.
+    """
+    try:
+        state = path.stat()
+    except OSError:
+        return None
+    told = [str(path.resolve()), state.st_mtime_ns, state.st_size, width, ENCODING]
+    kept = table_cache.cache_dir("pictures") / f"{table_cache.digest(told)}.json"
+    with contextlib.suppress(ValueError, TypeError):  # none there, or damaged
+        uri, *size = json.loads(table_cache.read(kept) or "null")
+        across, down = map(int, size)
+        return uri, across, down
+    made = _shrunk(path, width)
+    if made:
+        table_cache.write(kept, json.dumps(made).encode())
+    return made
+
+
+def _shrunk(path: Path, width: int) -> tuple[str, int, int] | None:
+    from PIL import Image, UnidentifiedImageError
+
+    try:
+        with Image.open(path) as opened:
+            if opened.width * opened.height > PICTURE_PIXELS:
+                return None
+            picture = opened.convert("RGB")
+    except (OSError, ValueError, SyntaxError, UnidentifiedImageError, Image.DecompressionBombError):
+        return None
+    picture.thumbnail((width, 2 * width), Image.Resampling.BICUBIC)
+    buffer = io.BytesIO()
+    try:
+        picture.save(buffer, "WEBP", **ENCODING)
+        kind = "webp"
+    except (OSError, KeyError):  # a Pillow built without it
+        buffer = io.BytesIO()
+        picture.quantize(128).save(buffer, "PNG", optimize=True)
+        kind = "png"
+    return f"data:image/{kind};base64,{base64.b64encode(buffer.getvalue()).decode()}", *picture.size
+
+
+def _caption(path: Path, seed: int) -> str:
+    if path.stem == "ood_scores":
+        return f"Scores of the OOD heads, seed {seed}"
+    if path.stem == "reliability":
+        return f"Reliability, seed {seed}"
+    return f"Attention of {path.stem.removeprefix('attention_').replace('_at_', ' at ')}, seed {seed}"

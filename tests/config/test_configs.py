@@ -1,0 +1,135 @@
+"""Every yaml of every group composes and takes two steps, with a tested and a scored batch after them. A new yaml is tested as it is."""
+
+import re
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from attnlab.config.compose import compose
+from attnlab.config.groups import FLAT, KEYED
+from attnlab.config.signatures import parameters
+from attnlab.config.targets import config_dir, group_choices, locate
+
+SMALL = ["logger=none", "trainer.accelerator=cpu", "trainer.max_epochs=2", "data.limit=64", "data.batch_size=16", "ood=msp"]
+NARROW = ["model=resnet18", "model.width=4"]
+
+# what a choice needs beside it, where it does not stand on the default data and a narrow ResNet-18
+NEEDS = {
+    "model=cnn3": ["data.size=28"],
+    "model=mlp2d": ["data=two_moons"],
+    "model=timm": ["model.name=test_resnet"],
+    "model=vgg_ltpa": ["data.size=32"],
+    "model=vgg_bn_drop": ["data.size=32"],
+    "model=vgg16": ["data.size=32"],
+    "data=two_moons": ["model=mlp2d"],
+    "loss=large_margin": [*NARROW, "model.bottleneck=8"],
+    "trainer=ddp": [*NARROW, "trainer.devices=1"],
+}
+LTPA = ["model=vgg_ltpa", "model.width=4", "data.size=32"]
+
+
+def cases() -> list[str]:
+    return [f"{group}={choice}" for group in (*FLAT, *KEYED) for choice in group_choices(group)]
+
+
+def overrides(case: str) -> list[str]:
+    group, _, choice = case.partition("=")
+    needs = NEEDS.get(case, LTPA if case.startswith("attention=ltpa") else [] if group == "model" else NARROW)
+    if group == "model" and "width" in yaml.safe_load((config_dir() / "model" / f"{choice}.yaml").read_text()):
+        needs = [*needs, "model.width=16"]
+    taken = {text.partition("=")[0] for text in needs} | {group}
+    small = [text for text in SMALL if text.partition("=")[0] not in taken]
+    return [*small, *needs, case]
+
+
+def test_every_folder_of_configs_is_a_group() -> None:
+    folders = {path.name for path in config_dir().iterdir() if path.is_dir()} - {"hydra", "experiment", "table"}
+    assert folders == {*FLAT, *KEYED}
+
+
+class Reads(TorchDispatchMode):
+    """Counts what would make the host wait for a device: reads of single values, and shapes that depend on values."""
+
+    WAITING = {"_local_scalar_dense", "nonzero", "masked_select", "_unique2", "unique_dim", "unique_consecutive", "bincount", "equal"}
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[str] = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        name = func.overloadpacket.__name__
+        by_mask = name.startswith("index") and any(
+            isinstance(index, torch.Tensor) and index.dtype == torch.bool for part in args[1:2] if isinstance(part, list) for index in part
+        )
+        if name in self.WAITING or by_mask:
+            self.found.append(name)
+        return func(*args, **(kwargs or {}))
+
+
+def test_the_counter_of_host_reads_counts() -> None:
+    x = torch.ones(3)
+    with Reads() as reads:
+        x.sum().item(), bool(x[0] > 0), x[x > 0]
+    assert len(reads.found) == 3
+
+
+@pytest.fixture
+def no_host_reads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Every training step of the test runs under the counter."""
+    from attnlab.training.learner import Learner
+
+    found, step = [], Learner.step
+
+    def watched(self: Learner, *args, **options) -> None:
+        with Reads() as reads:
+            step(self, *args, **options)
+        found.append(reads.found)
+
+    monkeypatch.setattr(Learner, "step", watched)
+    return found
+
+
+@pytest.mark.parametrize("case", cases())
+def test_two_steps(case: str, tmp_path: Path, no_host_reads: list[list[str]]) -> None:
+    from attnlab.pipeline.dry_run import dry_run
+
+    words = overrides(case)
+    if case == "trainer=gpu" and not torch.cuda.is_available():
+        with pytest.raises(ValueError, match="sees no GPU here; use trainer=auto"):
+            dry_run(compose([text for text in words if text != "trainer.accelerator=cpu"]))
+        return
+    group, _, choice = case.partition("=")
+    if group == "data":
+        target = locate(yaml.safe_load((config_dir() / "data" / f"{choice}.yaml").read_text())["_target_"])
+        path = ["data.path=somewhere"] if "path" in parameters(target) else []
+        if path or hasattr(target, "files"):  # files of one's own, or a download: composing must do
+            assert compose([*words, *path]).full["data"]["_target_"].endswith(target.__name__)
+            return
+    dry_run(compose([*words, f"paths.outputs={tmp_path}"]))
+    assert no_host_reads == [[], []]
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("group", KEYED)
+def test_files_of_groups_that_take_several_are_keyed_by_their_name(group: str) -> None:
+    for choice in group_choices(group):
+        text = (config_dir() / group / f"{choice}.yaml").read_text()
+        assert list(yaml.safe_load(text) or {}) == ([] if choice == "none" else [choice])
+
+
+def test_several_at_once() -> None:
+    from attnlab.pipeline.dry_run import dry_run
+
+    words = [*SMALL[:-1], *NARROW, "attention=[rect,se]", "regularizer=[cutout,maxdropout,mixup,norm_loss]", "ood=[msp,knn,vim]"]
+    plan = compose(words)
+    assert list(plan.full["attention"]) == ["rect", "se"] and plan.label.startswith("digits-resnet18-rect-se-cutout-maxdropout")
+    dry_run(plan)
+
+
+def test_yamls_list_no_parameter_that_the_signature_lacks() -> None:
+    """Composing checks it; here only that no yaml hides one in a comment-free default that is not valid."""
+    for path in config_dir().rglob("*.yaml"):
+        assert not re.search(r"^\t", path.read_text(), re.M), path

@@ -1,0 +1,152 @@
+"""Sweeps for real: Ctrl-C, SIGKILL of the group, the repeat and the repeat's repeat with the local launcher; submitit; joblib."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests import ROOT
+
+WORDS = ["data=two_moons", "model=mlp2d", "data.num_train=64", "data.batch_size=16", "trainer.max_epochs=1", "logger=none", "ood=none"]
+
+
+def state(folder: Path) -> dict[Path, int]:
+    return {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()}
+
+
+def command_of(folder: Path, *words: str) -> list[str]:
+    return [sys.executable, "-m", "attnlab.train", "-m", *WORDS, f"paths.outputs={folder}", *words]
+
+
+def complete(folder: Path, *words: str, timeout: float = 500) -> subprocess.CompletedProcess:
+    return subprocess.run(command_of(folder, *words), capture_output=True, text=True, timeout=timeout, cwd=ROOT)
+
+
+def results(folder: Path) -> dict[int, dict]:
+    found = [json.loads(path.read_text()) for path in folder.glob("runs/*/result.json")]
+    return {result["seed"]: result for result in found}
+
+
+def wait_for(what: Callable[[], bool], process: subprocess.Popen, seconds: float = 400) -> None:
+    end = time.monotonic() + seconds
+    while not what():
+        assert process.poll() is None, process.stderr.read().decode()
+        assert time.monotonic() < end, "it takes too long"
+        time.sleep(0.02)
+
+
+def processes_of(folder: Path) -> list[int]:
+    """Processes that work for a folder of outputs."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            if str(folder).encode() in path.read_bytes():
+                found.append(int(path.parent.name))
+        except OSError:
+            continue
+    return found
+
+
+LONG = ["trainer.max_epochs=60", "trainer.checkpoint_seconds=0", "seed=0,1,2"]
+LOCAL = ["hydra/launcher=local", "hydra.launcher.jobs_per_device=2"]
+
+
+@pytest.fixture(scope="module")
+def torn(tmp_path_factory: pytest.TempPathFactory) -> dict:
+    """One sweep of three, interrupted, then killed with its group, then repeated twice."""
+    folder = tmp_path_factory.mktemp("torn")
+    told: dict = {"folder": folder}
+
+    def begin() -> subprocess.Popen:
+        return subprocess.Popen(
+            command_of(folder, *LONG, *LOCAL), cwd=ROOT, start_new_session=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        )
+
+    def epochs() -> list[int]:
+        return [len(path.read_text().splitlines()) - 1 for path in folder.glob("runs/*/metrics.csv")]
+
+    first = begin()
+    wait_for(lambda: max(epochs(), default=0) >= 2, first)
+    os.kill(first.pid, signal.SIGINT)
+    told["interrupted"] = (first.communicate(timeout=100)[1].decode(), first.returncode, results(folder), epochs(), processes_of(folder))
+
+    second = begin()
+    before = sum(epochs())
+    wait_for(lambda: sum(epochs()) >= before + 2, second)
+    os.killpg(second.pid, signal.SIGKILL)
+    second.communicate(timeout=100)
+    end = time.monotonic() + 20
+    while processes_of(folder) and time.monotonic() < end:
+        time.sleep(0.05)
+    told["killed"] = (results(folder), processes_of(folder))
+    told["left"] = {path.name for path in (folder / ".hydra").iterdir()}
+
+    third = complete(folder, *LONG, *LOCAL)
+    told["repeated"] = (third, results(folder))
+    told["state"] = state(folder)
+    told["again"] = complete(folder, *LONG, *LOCAL)
+    return told
+
+
+def test_ctrl_c_leaves_resumable_runs(torn: dict) -> None:
+    said, code, found, epochs, alive = torn["interrupted"]
+    assert code == 130 and alive == []
+    assert "stopping" in said and "Traceback" not in said
+    assert said.endswith("attnlab: interrupted; the same command goes on from the last checkpoint\n")
+    assert "interrupted" in said and ("1 not started" in said or "2 not started" in said)
+    assert any(result["status"] == "interrupted" for result in found.values()) and max(epochs) >= 2
+
+
+def test_kill_9_of_the_group_leaves_no_process(torn: dict) -> None:
+    found, alive = torn["killed"]
+    assert alive == [] and any(result["status"] != "finished" for result in found.values())
+
+
+def test_the_repeat_does_what_is_missing(torn: dict) -> None:
+    done, found = torn["repeated"]
+    assert done.returncode == 0, done.stderr
+    assert {result["status"] for result in found.values()} == {"finished"} and set(found) == {0, 1, 2}
+    killed = {seed for seed, result in torn["killed"][0].items() if result["status"] == "finished"}
+    summary = next(line for line in done.stderr.splitlines() if line.startswith("sweep of 3 jobs"))
+    assert f"{len(killed)} skipped, 0 failed" in summary and "resumed" in summary
+    for seed in killed:
+        assert found[seed] == torn["killed"][0][seed]
+    assert "going on after epoch" in "".join(path.read_text() for path in torn["folder"].glob("runs/*/train.log"))
+    assert sorted(done.stdout.splitlines()) == sorted(str(path) for path in torn["folder"].glob("runs/*/result.json"))
+
+
+def test_repeated_again_nothing_runs_and_no_file_changes(torn: dict) -> None:
+    again = torn["again"]
+    assert again.returncode == 0 and "0 done, 3 skipped, 0 failed" in again.stderr
+    assert state(torn["folder"]) == torn["state"]
+    assert torn["left"] & {"multirun.yaml"} and {path.name for path in (torn["folder"] / ".hydra").iterdir()} == {"local"}
+
+
+def test_submitit_on_this_machine(tmp_path: Path) -> None:
+    """Four jobs; the repeat starts none."""
+    pytest.importorskip("hydra_plugins.hydra_submitit_launcher")
+    words = ["hydra/launcher=submitit_local", "seed=0,1,2,3"]
+    done = complete(tmp_path, *words)
+    assert done.returncode == 0 and "4 done, 0 skipped, 0 failed" in done.stderr, done.stderr
+    assert {seed: result["status"] for seed, result in results(tmp_path).items()} == dict.fromkeys(range(4), "finished")
+    assert list((tmp_path / ".hydra" / ".submitit").iterdir())
+    before = state(tmp_path)
+    again = complete(tmp_path, *words)
+    assert "0 done, 4 skipped, 0 failed" in again.stderr and state(tmp_path) == before
+
+
+def test_joblib(tmp_path: Path) -> None:
+    """Two jobs, one of which fails in its own process."""
+    pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
+    done = complete(tmp_path, "hydra/launcher=joblib", "hydra.launcher.n_jobs=2", "model=mlp2d,resnet18")
+    assert done.returncode == 1 and "1 done, 0 skipped, 1 failed" in done.stderr, done.stderr
+    assert "model=resnet18 takes images" in done.stderr and "Traceback" not in done.stderr
+    log = Path(next(line for line in done.stderr.splitlines() if "log: " in line).partition("log: ")[2])
+    assert log.name == "train.log" and "Traceback" in log.read_text()
+    assert sorted(json.loads(path.read_text())["status"] for path in tmp_path.glob("runs/*/result.json")) == ["failed", "finished"]

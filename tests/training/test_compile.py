@@ -1,0 +1,107 @@
+"""The training step under torch.compile, as far as a machine without a GPU can say: one graph for every component, the numbers of eager
+mode, one compilation for all networks of one architecture, and never silently none."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch._dynamo.testing import CompileCounter
+
+from attnlab.config.compose import compose
+from attnlab.config.targets import group_choices
+from attnlab.pipeline.factory import make_data, make_learner, make_settings
+from attnlab.training.epoch import EpochSums
+from attnlab.training.learner import Learner
+from attnlab.training.seeding import seed_all
+from attnlab.training.settings import Settings
+
+SMALL = ["logger=none", "trainer.accelerator=cpu", "data.limit=32", "data.batch_size=16", "ood=none", "model.width=4"]
+
+
+def combinations() -> list[list[str]]:
+    """Every component of every group, as many in one network as go together, since tracing takes seconds."""
+    attention = [name for name in group_choices("attention") if name != "none"]
+    ltpa = [name for name in attention if name.startswith("ltpa_att")]
+    mixes = ["mixup", "cutmix"]  # both write the labels
+    regularizers = [name for name in group_choices("regularizer") if name not in ("none", *mixes)]
+    plain = [name for name in attention if not name.startswith("ltpa")]
+    return [
+        [f"attention=[{','.join(plain)}]", f"regularizer=[{','.join(['mixup', *regularizers])}]"],
+        ["regularizer=cutmix"],
+        [f"attention=[{max(ltpa)},ltpa_merge]", "model=vgg_ltpa", "data.size=32"],
+        *([f"loss={name}", "model.bottleneck=8"] for name in group_choices("loss")),
+    ]
+
+
+@pytest.fixture(autouse=True)
+def fresh():
+    torch._dynamo.reset()
+    yield
+    torch._dynamo.reset()
+
+
+def learner_of(words: list[str]) -> tuple[Learner, tuple[torch.Tensor, torch.Tensor]]:
+    """A learner in training mode and a batch for it."""
+    plan = compose(words)
+    settings, data = make_settings(plan), make_data(plan)
+    learner = make_learner(plan, data, settings)
+    loader = data.train_loader(settings.device)
+    learner.steps_per_epoch = len(loader)
+    learner.train()
+    return learner, next(iter(loader))
+
+
+def steps(learner: Learner, batch: tuple[torch.Tensor, torch.Tensor], *, num: int = 2) -> list[float]:
+    optimizer, totals, seen = learner.configure_optimizers(), EpochSums(), []
+    for step in range(num):
+        seed_all(step)
+        learner.step(*batch, optimizer, totals)
+        seen.append(totals.sums.sum().item())
+    return seen
+
+
+@pytest.mark.parametrize("choice", combinations(), ids=" ".join)
+def test_network_and_loss_are_one_graph(choice: list[str], tmp_path: Path) -> None:
+    words = [*SMALL, *choice, f"paths.outputs={tmp_path}"]
+    eager = steps(*learner_of(words))
+    learner, batch = learner_of(words)
+    counter = CompileCounter()
+    learner.compile_objective(backend=counter, fullgraph=True)
+    assert steps(learner, batch) == pytest.approx(eager, rel=1e-4)
+    assert counter.frame_count == 1
+
+
+def test_seeds_share_a_compilation_and_ten_architectures_have_ten(tmp_path: Path) -> None:
+    words = [*SMALL[:-1], "model=cnn3", "attention=rect", f"paths.outputs={tmp_path}"]
+    counter = CompileCounter()
+    for width, seed in [(4, 0), (4, 1), (4, 2), *((width, 0) for width in range(5, 14))]:  # PyTorch's own limit is 8: then eager mode
+        learner, batch = learner_of([*words, f"model.width={width}", f"seed={seed}"])
+        learner.compile_objective(backend=counter, fullgraph=True)
+        steps(learner, batch, num=1)
+        assert counter.frame_count == max(1, width - 3)
+
+
+def test_where_it_cannot_compile_it_says_so_and_trains_without(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    def on_a_gpu(**options: str) -> Settings:
+        settings = Settings(**options)
+        settings.__dict__["device"] = torch.device("cuda")  # the cached property, as there may be none here
+        return settings
+
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: object())
+    assert on_a_gpu().compile_mode == "default" and on_a_gpu(compile="reduce-overhead").compile_mode == "reduce-overhead"
+    assert Settings(accelerator="cpu").compile_mode is None and on_a_gpu(compile="off").compile_mode is None
+    assert not caplog.records
+
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (6, 1))
+    with caplog.at_level("INFO", logger="attnlab"):
+        assert on_a_gpu().compile_mode is None
+    assert "without torch.compile, which needs a GPU of compute capability 7.0, and this one has 6.1" in caplog.text
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(ValueError, match=r"compile=default: torch\.compile needs Triton, which is not installed; use compile=auto or off"):
+        _ = on_a_gpu(compile="default").compile_mode
+    for name in ("CC", "CXX"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("PATH", "/nowhere")
+    with pytest.raises(ValueError, match=r"needs a C\+\+ compiler, and there is neither \$CXX nor g\+\+ nor clang\+\+"):
+        _ = Settings(accelerator="cpu", compile="default").compile_mode

@@ -1,0 +1,193 @@
+"""SIGKILL at any moment, the same command again: on the CPU the end is bit for bit that of a run never stopped."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests import ROOT
+
+DRIVER = """
+import json, os, random, signal, sys
+from pathlib import Path
+from attnlab.config.compose import compose
+from attnlab.training.learner import Learner
+from attnlab.pipeline.train import train  # imported once; every life of the run is a fork that has not computed anything yet
+
+overrides, deaths = json.loads(sys.argv[1])
+plan = compose(overrides)
+for kind, when in [*deaths, (None, None)]:
+    child = os.fork()
+    if child == 0:
+        step, replace = Learner.step, Path.replace
+        def stepping(self, x, y, optimizer, sums, **options):
+            if kind == "step" and sums.steps == when:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return step(self, x, y, optimizer, sums, **options)
+        def replacing(self, target):
+            if kind == "save" and Path(target).name == "last.ckpt":
+                os.kill(os.getpid(), signal.SIGKILL)  # the temporary file is written, the name not yet changed
+            return replace(self, target)
+        Learner.step, Path.replace = stepping, replacing
+        train(plan)
+        os._exit(0)
+    status = os.waitpid(child, 0)[1]
+    assert status == (0 if kind is None else signal.SIGKILL), (kind, when, status)
+"""
+
+HARD = [
+    "logger=none",
+    "trainer.accelerator=cpu",
+    "trainer.threads=1",
+    "trainer.checkpoint_seconds=0",
+    "trainer.progress=false",
+    "data.limit=128",
+    "data.batch_size=16",
+    "data.val=0.2",
+    "model.width=4",
+    "model.bottleneck=6",
+    "loss=large_margin",  # carries moving class means
+    "optimizer.lr=0.01",
+    "regularizer=[cutout,maxdropout,dropout]",
+    "attention=rect",
+    "ood=[msp,knn]",
+    "trainer.max_epochs=4",
+]
+STEPS = 6  # of 16 images in an epoch of 102
+
+
+def live(folder: Path, deaths: list, overrides: list[str] = HARD) -> dict:
+    words = [*overrides, f"paths.outputs={folder}"]
+    done = subprocess.run(
+        [sys.executable, "-c", DRIVER, json.dumps([words, deaths])],
+        capture_output=True,
+        text=True,
+        timeout=400,
+        cwd=ROOT,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    (result,) = folder.glob("runs/*/result.json")
+    return {
+        "result": json.loads(result.read_text()),
+        "ckpt": torch.load(result.parent / "last.ckpt", weights_only=True),
+        "log": (result.parent / "train.log").read_text(),
+    }
+
+
+def plain(history: list[dict]) -> list[dict]:
+    return [{key: value for key, value in row.items() if key not in ("seconds", "images_per_second")} for row in history]
+
+
+def equal(one: object, two: object) -> bool:
+    if isinstance(one, torch.Tensor):
+        return isinstance(two, torch.Tensor) and one.dtype == two.dtype and torch.equal(one, two)
+    if isinstance(one, dict):
+        return one.keys() == two.keys() and all(equal(one[key], two[key]) for key in one)
+    if isinstance(one, list | tuple):
+        return len(one) == len(two) and all(map(equal, one, two))
+    return one == two
+
+
+def test_killed_runs_end_as_the_run_that_was_not(tmp_path: Path) -> None:
+    whole = live(tmp_path / "whole", [])
+    generator = torch.Generator().manual_seed(2026)
+    middle = int(torch.randint(STEPS + 1, 3 * STEPS - 1, (), generator=generator))
+    deaths = [("step", 2), ("step", middle), ("save", 0), ("step", 4 * STEPS - 1)]
+    torn = live(tmp_path / "torn", deaths)
+
+    assert torn["result"]["metrics"] == whole["result"]["metrics"]
+    assert torn["result"]["status"] == "finished" and torn["result"]["epochs"] == 4
+    assert plain(torn["ckpt"]["attnlab"]["history"]) == plain(whole["ckpt"]["attnlab"]["history"])
+    for part in ("state_dict", "optimizer_states"):
+        assert equal(torn["ckpt"][part], whole["ckpt"][part]), part
+    assert "loss.means" in torn["ckpt"]["state_dict"]
+    assert "going on after epoch" in torn["log"]
+    assert not list((tmp_path / "torn").glob("runs/*/.*.tmp"))
+
+
+def test_a_run_is_a_function_of_its_config(run, tmp_path: Path) -> None:
+    one = run("regularizer=[cutout,mixup]", "trainer.threads=1")
+    two = run("regularizer=[cutout,mixup]", "trainer.threads=1", f"paths.outputs={tmp_path}/again")
+    three = run("regularizer=[cutout,mixup]", "trainer.threads=1", "seed=1")
+    assert one["metrics"] == two["metrics"] and one["run_id"] == two["run_id"]
+    assert one["metrics"] != three["metrics"]
+
+
+def test_a_finished_run_repeated_changes_nothing(run, capsys: pytest.CaptureFixture) -> None:
+    first = run()
+    path = first["folder"] / "result.json"
+    before = {file: file.stat().st_mtime_ns for file in first["folder"].rglob("*")}
+    capsys.readouterr()
+    second = run()
+    assert capsys.readouterr().out.strip().splitlines()[-1] == str(path)
+    assert second["metrics"] == first["metrics"]
+    assert {file: file.stat().st_mtime_ns for file in first["folder"].rglob("*")} == before
+
+
+def test_force_keeps_the_old_record_beside(run) -> None:
+    first = run()
+    second = run("force=true")
+    old = first["folder"].with_name(first["folder"].name + ".old")
+    assert json.loads((old / "result.json").read_text())["started"] == first["started"]
+    assert second["started"] > first["started"] and second["metrics"] == first["metrics"]
+    assert run()["started"] == second["started"]
+
+
+def test_a_stage_that_fails_loses_nothing_and_the_repeat_does_not_train_again(run, monkeypatch: pytest.MonkeyPatch) -> None:
+    from attnlab.evaluation.stages import Stages
+    from attnlab.training.learner import Learner
+
+    def ood(self: Stages) -> None:
+        raise RuntimeError("no head today")
+
+    monkeypatch.setattr(Stages, "ood", ood)
+    with pytest.raises(RuntimeError, match="no head today; traceback in"):
+        run()
+    monkeypatch.undo()
+    monkeypatch.setattr(Learner, "training_step", lambda *args: pytest.fail("trained again"))
+    result = run()
+    assert result["status"] == "finished" and "error" not in result
+    assert "ood/msp/photos/auroc" in result["metrics"]
+
+
+def test_results_before_a_failing_stage_are_in_the_record(run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    from attnlab.evaluation.stages import Stages
+
+    def ood(self: Stages) -> None:
+        raise RuntimeError("no head today")
+
+    monkeypatch.setattr(Stages, "ood", ood)
+    with pytest.raises(RuntimeError):
+        run("attention=rect")
+    (path,) = tmp_path.glob("outputs/runs/*/result.json")
+    result = json.loads(path.read_text())
+    assert result["status"] == "failed" and result["error"] == {"stage": "ood", "kind": "RuntimeError", "message": "no head today"}
+    assert "test/acc" in result["metrics"] and (path.parent / "figures" / "curves.png").exists()
+    assert "Traceback" in (path.parent / "train.log").read_text()
+
+
+LOCKER = """
+import sys, time
+from pathlib import Path
+from attnlab.records.record import Record
+with Record(Path(sys.argv[1])).lock():
+    print("locked", flush=True)
+    time.sleep(float(sys.argv[2]))
+"""
+
+
+def test_a_second_process_says_whom_it_waits_for(tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
+    from attnlab.records.record import Record, log
+
+    monkeypatch.setattr(log, "propagate", True)
+    folder = tmp_path / "runs" / "x-0a1b2c3d"
+    other = subprocess.Popen([sys.executable, "-c", LOCKER, str(folder), "2"], stdout=subprocess.PIPE, text=True, cwd=ROOT)
+    assert other.stdout is not None and other.stdout.readline() == "locked\n"
+    with caplog.at_level("INFO", logger="attnlab"), Record(folder).lock():
+        assert other.poll() is not None or other.wait(5) == 0
+    assert f"process {other.pid} on" in caplog.text and "works on this run; waiting" in caplog.text
+    other.stdout.close()
+    other.wait()

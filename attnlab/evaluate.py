@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from attnlab.config.compose import compose
-from attnlab.config.groups import FLAT, KEYED
+from attnlab.config.groups import GROUPS, having
 from attnlab.config.plan import Plan
 from attnlab.terminal import console, leave, one_line
 
-FREE = ("data", "ood", "trainer", "logger", "paths", "name", "force", "check", "objective")
+FREE = {"data", "trainer", *having(trains=False)}  # groups that may be chosen anew
 ENSEMBLE_HEADS = "ood=[msp,entropy]"  # what a distribution over classes tells; a single run's default holds energy, which it does not
 HELP = f"""{__doc__}
   run=FOLDER        the folder of a finished run, as printed by attnlab.train; give several for an ensemble
@@ -40,10 +40,10 @@ def plan_of(folder: Path, overrides: list[str]) -> tuple[Plan, dict[str, Any]]:
     if stored["status"] != records.FINISHED:
         raise ValueError(f"run={folder}: is {stored['status']}, not finished; repeat its command first: {stored.get('command')}")
     given = {key_of(text) for text in overrides}
-    chosen_anew = {key for key in given if key in (*FLAT, *KEYED)}
+    chosen_anew = {key for key in given if key in GROUPS}
     kept = [text for text in stored["overrides"] if (key := key_of(text)) not in given and key.partition(".")[0] not in chosen_anew]
     plan = with_heads([*kept, *overrides]) if "ood" in given else compose([*kept, *overrides])
-    groups = [key for key in (*FLAT, *KEYED) if key not in FREE]
+    groups = [key for key in GROUPS if key not in FREE]
     changed = [key for key in groups if records.changed_defaults(stored["config"][key], plan.full[key])]
     if changed:
         raise ValueError(f"{changed[0]} is the run's own and cannot be changed here; train another run, or change only data and ood")

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from attnlab.config.groups import FLAT
+from attnlab.config.groups import GROUPS
 from attnlab.records.index import BROKEN
 from attnlab.records.query import FILTER, Filter, Run, find_run, flatten, is_number, ordered, parse_filters, read_runs, shown, split
 from attnlab.records.record import FAILED, FINISHED, INTERRUPTED, RUNNING, read_history
@@ -81,7 +81,10 @@ def list_runs(runs: Sequence[Run], words: Sequence[str], sort: str | None, limit
     for run in chosen[: limit or None]:
         seconds = run.result.get("seconds")
         moment = time.strftime("%Y-%m-%d %H:%M", time.localtime(run.started)) if run.started else ""
-        values = [",".join(map(metric if key in run.metrics else shown, run.get(key)[: 1 if key in FLAT else None])) for key in keys]
+        values = [
+            ",".join(map(metric if key in run.metrics else shown, run.get(key)[: 1 if key in GROUPS and not GROUPS[key].several else None]))
+            for key in keys
+        ]
         rows.append([run.run_id, run.status, epochs(run), clock(seconds) if is_number(seconds) else "", moment, *values])
     if rows:
         print_table(heads, rows, right=("epochs", "time", *(key for key in keys if "/" in key)))

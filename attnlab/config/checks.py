@@ -5,7 +5,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from attnlab.config.groups import FLAT, HOWS, KEYED, KEYS, PLACED
+from attnlab.config.groups import GROUPS, HOWS, KEYS, having
 from attnlab.config.optimizer import complete_optimizer
 from attnlab.config.plan import Options, Plan, address_of, ignored_keys, label_of
 from attnlab.config.signatures import complete, conforms, describe, parameters
@@ -42,19 +42,18 @@ def check(cfg: Any, *, choices: Mapping[str, Any], overrides: Sequence[str] = ()
 def _check_options(tree: Mapping[str, Any]) -> None:
 
     options = {field.name: field.type for field in dataclasses.fields(Options)}
-    groups = [*FLAT, *KEYED]
     for key, value in tree.items():
-        if key in groups:
+        if group := GROUPS.get(key):
             if value is not None and not isinstance(value, Mapping):
                 raise ConfigError(f"{key}={value}: must name a file of configs/{key}")
-            if key in FLAT and value and "_target_" not in value and key != "logger":
+            if not group.several and "_target_" not in (value or {}) and (value or not group.optional):
                 raise ConfigError(f"{key}: no _target_; choose one: {', '.join(group_choices(key))}")
             continue
         if key not in options:
-            raise ConfigError(f"unknown key {key}; {nearest(key, [*groups, *options])}")
+            raise ConfigError(f"unknown key {key}; {nearest(key, [*GROUPS, *options])}")
         if not conforms(value, options[key]):
             raise ConfigError(f"{key}={value}: must be {describe(options[key])}")
-    for key in (*options, *groups):
+    for key in (*options, *GROUPS):
         if key not in tree:
             raise ConfigError(f"{key}: missing; it cannot be deleted")
     for key in tree["paths"]:
@@ -67,7 +66,7 @@ def _check_options(tree: Mapping[str, Any]) -> None:
 def _check_keyed(tree: Mapping[str, Any]) -> None:
     """Every entry of attention, regularizer and ood is a whole component; an override of one that was not chosen leaves a torso."""
 
-    for group in KEYED:
+    for group in having(several=True):
         chosen = [name for name, entry in tree[group].items() if _is_whole(entry, group)]
         for name, entry in tree[group].items():
             if name not in chosen:
@@ -75,7 +74,7 @@ def _check_keyed(tree: Mapping[str, Any]) -> None:
                 names = [*chosen, *group_choices(group)]
                 near = f"{group}={name} chooses it" if name in names else nearest(name, names)
                 raise ConfigError(f"{group}.{rest}: {name} is not chosen ({group}={_listed(chosen)}); {near}")
-            if group == "ood":
+            if not GROUPS[group].placed:
                 continue
             known = ("penalty",) if "penalty" in entry else KEYS
             for key in entry:
@@ -87,7 +86,8 @@ def _check_keyed(tree: Mapping[str, Any]) -> None:
 
 
 def _is_whole(entry: Any, group: str) -> bool:
-    nodes = [entry] if group == "ood" else [entry.get("module"), entry.get("penalty")] if isinstance(entry, Mapping) else []
+    parts = [entry.get("module"), entry.get("penalty")] if isinstance(entry, Mapping) else []
+    nodes = parts if GROUPS[group].placed else [entry]
     return any(isinstance(node, Mapping) and "_target_" in node for node in nodes)
 
 
@@ -108,7 +108,7 @@ def _check_demands(full: Mapping[str, Any]) -> None:
     """What one group asks of another, as far as it can be seen before anything is built."""
     loss = locate(full["loss"]["_target_"], allow=full["allow_targets"])
     name = full["loss"]["_target_"].rpartition(".")[2]
-    for group in PLACED:
+    for group in having(placed=True):
         for key, entry in full[group].items():
             if entry.get("writes") and not getattr(loss, "soft_targets", False):
                 raise ConfigError(f"{group}={key} makes soft labels, which loss {name} cannot take; use loss=ce or drop {group}={key}")

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from attnlab.config.checks import check
-from attnlab.config.groups import FLAT, KEYED
+from attnlab.config.groups import GROUPS
 from attnlab.config.plan import Options, Plan
 from attnlab.config.suggest import nearest
 from attnlab.config.targets import ConfigError, config_dir, group_choices
@@ -76,7 +76,7 @@ def explain(error: BaseException) -> str:
 
 
 def _top_level() -> list[str]:
-    return [*FLAT, *KEYED, *(field.name for field in dataclasses.fields(Options))]
+    return [*GROUPS, *(field.name for field in dataclasses.fields(Options))]
 
 
 def compose_cells(cells: Sequence[Sequence[str]], seeds: Sequence[int]) -> list[list[Plan]]:

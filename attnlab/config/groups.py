@@ -1,12 +1,54 @@
-"""Groups: what each of the config groups may be, in one table. Everything else that depends on a group reads it here."""
+"""Groups: what each of the config groups may be, in one table. Whatever depends on a group reads it here.
 
-# groups with several choices: files keyed by their own name; order is kept in the address, since it can matter
-PLACED = ("attention", "regularizer")
+A group takes one choice (`loss=ce`: the node itself has a `_target_`) or several (`attention=[rect,se]`: files keyed by their own name).
+"""
 
-KEYED = (*PLACED, "ood")
+from collections.abc import Iterator
+from dataclasses import dataclass
 
-FLAT = ("data", "model", "loss", "optimizer", "schedule", "trainer", "logger")
-
-KEYS = ("at", "how", "reads", "writes", "module")
-
+KEYS = ("at", "how", "reads", "writes", "module")  # of a component that is placed in the network
 HOWS = ("after", "before", "replace")
+
+
+@dataclass(frozen=True)
+class Group:
+    """several: takes a list. placed: its components are put AT places of the network (or are penalties on its weights). optional: may be
+    none. trains: can change the trained network. counts: can change a number, so that it is part of a run's address.
+    ordered: the order of several choices can matter. usual: the choice that a run's name need not say.
+    """
+
+    name: str
+    several: bool = False
+    placed: bool = False
+    optional: bool = False
+    trains: bool = True
+    counts: bool = True
+    ordered: bool = False
+    usual: str | None = None
+
+
+GROUPS = {
+    group.name: group
+    for group in (
+        Group("data"),
+        Group("model"),
+        Group("attention", several=True, placed=True, optional=True, ordered=True),
+        Group("regularizer", several=True, placed=True, optional=True, ordered=True),
+        Group("loss", usual="ce"),
+        Group("distillation", several=True, optional=True),
+        Group("algorithm", usual="supervised"),
+        Group("callback", several=True, optional=True, ordered=True),
+        Group("optimizer"),
+        Group("schedule"),
+        Group("trainer"),
+        Group("ood", several=True, optional=True, trains=False),
+        Group("evaluator", several=True, optional=True, trains=False),
+        Group("explainer", several=True, optional=True, trains=False),
+        Group("logger", optional=True, trains=False, counts=False),
+    )
+}
+
+
+def having(**wanted: bool) -> Iterator[str]:
+    """The names of the groups of a kind: `having(several=True, placed=False)`."""
+    return (name for name, group in GROUPS.items() if all(getattr(group, key) == value for key, value in wanted.items()))

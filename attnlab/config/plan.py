@@ -7,11 +7,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from attnlab.config.groups import FLAT, PLACED
+from attnlab.config.groups import GROUPS, having
 from attnlab.config.targets import locate
 
-# what cannot change a run's numbers; a target adds parameters of its own by a class attribute of this name
-NOT_IDENTITY = ("name", "force", "check", "retries", "fail_fast", "objective", "allow_targets", "paths", "logger")
+# the options that cannot change a run's numbers; a target adds parameters of its own by a class attribute of this name
+NOT_IDENTITY = ("name", "force", "check", "retries", "fail_fast", "objective", "allow_targets", "paths")
+# what every entry of a group has unless it says otherwise
+IMPLIED = {"_partial_": True, "how": "after"}
 
 
 @dataclasses.dataclass(kw_only=True)
@@ -54,9 +56,9 @@ class Plan:
 
     @property
     def not_trained_on(self) -> tuple[str, ...]:
-        """Dotted keys that cannot change the trained network: the OOD heads and sets, and what cannot change anything."""
+        """Dotted keys that cannot change the trained network: what is asked of it afterwards, and what cannot change anything."""
         target = locate(self.full["data"]["_target_"], allow=self.full["allow_targets"], where="data")
-        return (*self.ignored, "ood", *(f"data.{key}" for key in getattr(target, "AFTER_TRAINING", ())))
+        return (*self.ignored, *having(trains=False), *(f"data.{key}" for key in getattr(target, "AFTER_TRAINING", ())))
 
     @property
     def training(self) -> str:
@@ -69,20 +71,30 @@ class Plan:
 
 
 def address_of(short: Mapping[str, Any], ignored: Sequence[str]) -> str:
-    kept = {key: value for key, value in short.items() if key not in ignored}
-    for group in FLAT:
-        if isinstance(kept.get(group), Mapping):
-            kept[group] = {key: value for key, value in kept[group].items() if f"{group}.{key}" not in ignored}
-    for group in PLACED:
-        kept[group] = [[name, value] for name, value in kept.get(group, {}).items()]
-    text = json.dumps(_canonical(kept), sort_keys=True, ensure_ascii=False)
+    """Eight hex digits of a hash over a configuration without its `ignored` keys.
+
+    It does not know where code lives (`_canonical`), nor of what is not there: an empty group, an option that is null. So code can move,
+    and a group or an option can come, without orphaning the runs there are.
+    """
+    kept: dict[str, Any] = {}
+    for key, value in short.items():
+        if key in ignored or value is None or value == {}:
+            continue
+        if isinstance(value, Mapping):
+            value = {name: entry for name, entry in value.items() if f"{key}.{name}" not in ignored}
+        value = _canonical(value)
+        group = GROUPS.get(key)
+        if group and group.ordered:
+            value = [[name, entry] for name, entry in value.items()]
+        kept[key] = value
+    text = json.dumps(kept, sort_keys=True, ensure_ascii=False)
     return hashlib.sha256(text.encode()).hexdigest()[:8]
 
 
 def ignored_keys(full: Mapping[str, Any]) -> tuple[str, ...]:
     """Dotted keys that cannot change the numbers."""
-    found = list(NOT_IDENTITY)
-    for group in FLAT:
+    found = [*NOT_IDENTITY, *having(counts=False)]
+    for group in having(several=False, counts=True):
         node = full.get(group)
         if isinstance(node, Mapping) and "_target_" in node:
             target = locate(node["_target_"], allow=full["allow_targets"], where=group)
@@ -91,9 +103,10 @@ def ignored_keys(full: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def _canonical(node: Any) -> Any:
-    """1 and 1.0 are one number; tuples are lists."""
+    """1 and 1.0 are one number; tuples are lists; a target of ours is its name, wherever its module is; what is implied is not said."""
     if isinstance(node, Mapping):
-        return {str(key): _canonical(value) for key, value in node.items()}
+        kept = {key: value for key, value in node.items() if key not in IMPLIED or value != IMPLIED[key]}
+        return {str(key): own_name(value) if key == "_target_" else _canonical(value) for key, value in kept.items()}
     if isinstance(node, list | tuple):
         return [_canonical(value) for value in node]
     if isinstance(node, float) and node.is_integer():
@@ -101,12 +114,19 @@ def _canonical(node: Any) -> Any:
     return node
 
 
+def own_name(target: Any) -> Any:
+    """`attnlab.attention.rect.RectAttention` -> `RectAttention`; a target of another package as it is."""
+    return target.rpartition(".")[2] if isinstance(target, str) and target.startswith("attnlab.") else target
+
+
 def label_of(full: Mapping[str, Any], choices: Mapping[str, Any]) -> str:
+    """`digits-resnet18-rect-s0`: data, model, components, and what differs from the usual loss and algorithm."""
     parts = [str(choices.get("data", "data")), str(choices.get("model", "model"))]
-    for group in PLACED:
-        parts += list(full[group])
-    if choices.get("loss", "ce") != "ce":
-        parts.append(str(choices["loss"]))
+    for name, group in GROUPS.items():
+        if group.several and group.trains:
+            parts += list(full[name])
+        elif group.usual and choices.get(name, group.usual) != group.usual:
+            parts.append(str(choices[name]))
     label = "-".join(part.replace("/", ".") for part in parts)
     return f"{label[:64].rstrip('-')}-s{full['seed']}"
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from attnlab.config.groups import FLAT, KEYED
+from attnlab.config.groups import GROUPS
 from attnlab.config.suggest import nearest
 from attnlab.records.index import MISSING, Found, Records, is_locked
 from attnlab.records.record import FINISHED, INTERRUPTED, RUNNING
@@ -48,10 +48,8 @@ class Run:
             return [getattr(self, key)]
         if key in self.metrics:
             return [self.metrics[key]]
-        if key in KEYED and key in self.config:
-            return list(self.config[key]) or ["none"]
-        if key in FLAT and key in self.config:
-            return self.names(key)
+        if key in GROUPS and key in self.config:
+            return (list(self.config[key]) or ["none"]) if GROUPS[key].several else self.names(key)
         if key in self.leaves:
             return [self.leaves[key]]
         if key in FIELDS and key in self.result:

@@ -35,7 +35,7 @@ class Settings:
     threads: CPU threads, or null for PyTorch's choice.
     """
 
-    NOT_IDENTITY = ("checkpoint_seconds", "progress", "threads", "val_every")
+    NOT_IDENTITY = ("checkpoint_seconds", "progress", "threads")
 
     max_epochs: int = 4
     accelerator: Literal["auto", "cpu", "gpu"] = "auto"

@@ -9,7 +9,7 @@ import yaml
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from attnlab.config.compose import compose
-from attnlab.config.groups import FLAT, KEYED
+from attnlab.config.groups import GROUPS, having
 from attnlab.config.signatures import parameters
 from attnlab.config.targets import config_dir, group_choices, locate
 
@@ -32,7 +32,7 @@ LTPA = ["model=vgg_ltpa", "model.width=4", "data.size=32"]
 
 
 def cases() -> list[str]:
-    return [f"{group}={choice}" for group in (*FLAT, *KEYED) for choice in group_choices(group)]
+    return [f"{group}={choice}" for group in GROUPS for choice in group_choices(group)]
 
 
 def overrides(case: str) -> list[str]:
@@ -47,7 +47,7 @@ def overrides(case: str) -> list[str]:
 
 def test_every_folder_of_configs_is_a_group() -> None:
     folders = {path.name for path in config_dir().iterdir() if path.is_dir()} - {"hydra", "experiment", "table"}
-    assert folders == {*FLAT, *KEYED}
+    assert folders == set(GROUPS)
 
 
 class Reads(TorchDispatchMode):
@@ -113,7 +113,7 @@ def test_two_steps(case: str, tmp_path: Path, no_host_reads: list[list[str]]) ->
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("group", KEYED)
+@pytest.mark.parametrize("group", having(several=True))
 def test_files_of_groups_that_take_several_are_keyed_by_their_name(group: str) -> None:
     for choice in group_choices(group):
         text = (config_dir() / group / f"{choice}.yaml").read_text()

@@ -4,13 +4,15 @@ Legend: B batch, C channels, H height, W width, D features, K classes.
 """
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
+from attnlab.config.suggest import nearest
 from attnlab.placement.attach import place
 from attnlab.placement.hooks import TARGET, Recorder, detach_graphs
+from attnlab.placement.places import matches
 
 FEATURES = "features"
 
@@ -21,7 +23,8 @@ class Output(NamedTuple):
     logits (B, K); features (B, D), what the final layer was given, or None where the backbone names no `features`: of a module in the place
     of `fc` that names `features` itself, those; fc, the module at `fc` (a Linear unless something replaced it), or None; target, the labels
     after modules that rewrite them (mixup, cutmix), or None; copies, where a module at `input` has appended n copies of the images to the
-    batch (noisy_copies), the logits and features of those n B rows, else None.
+    batch (noisy_copies), the logits and features of those n B rows, else None; values, by name, of the places that are kept (see
+    `Network.keep`); members, the outputs of an ensemble's members, or None.
     """
 
     logits: Tensor
@@ -29,6 +32,13 @@ class Output(NamedTuple):
     fc: nn.Module | None
     target: Tensor | None = None
     copies: "Output | None" = None
+    values: Mapping[str, Tensor] = {}
+    members: "tuple[Output, ...] | None" = None
+
+
+def _kept(name: str) -> str:
+    """Under which key the activation store has a kept place."""
+    return f"{name} (kept)"
 
 
 class Network(nn.Module):
@@ -44,11 +54,13 @@ class Network(nn.Module):
         *,
         shape: tuple[int, ...],
         num_classes: int | None = None,
+        offers: Mapping[str, Any] | None = None,
         where: str = "placement",
     ) -> None:
         super().__init__()
         self.backbone = backbone
-        self.placed = place(backbone, placements or {}, shape=shape, num_classes=num_classes, where=where)
+        self.placed = place(backbone, placements or {}, shape=shape, num_classes=num_classes, offers=offers, where=where)
+        self.kept: tuple[str, ...] = ()
         names = dict(backbone.named_modules())
         named = names.get(f"fc.{FEATURES}", names.get(FEATURES))
         if named is not None:
@@ -58,16 +70,34 @@ class Network(nn.Module):
     def fc(self) -> nn.Module | None:
         return getattr(self.backbone, "fc", None)
 
-    def forward(self, x: Tensor, target: Tensor | None = None) -> Output:
+    def keep(self, patterns: Sequence[str], *, where: str = "places") -> tuple[str, ...]:
+        """From now on `Output.values` has what these places give, after what is placed there; returns their names, in their own order.
+
+        Names or globs over the backbone's modules. ValueError, with the nearest names, for a pattern that matches none.
+        """
+        names = [name for name, _ in self.backbone.named_modules() if name]
+        found = [name for pattern in patterns for name in matches(pattern, names)]
+        if missing := [pattern for pattern in patterns if not matches(pattern, names)]:
+            raise ValueError(f"{where}: no place matches {missing[0]!r}; {nearest(missing[0], names)}")
+        for name in found:
+            if name not in self.kept:
+                self.backbone.get_submodule(name).register_forward_hook(Recorder(self.placed.store, _kept(name)))
+                self.kept = (*self.kept, name)
+        return tuple(found)
+
+    def forward(self, x: Tensor, target: Tensor | None = None, progress: Tensor | None = None) -> Output:
         values = self.placed.store.values
-        values[TARGET] = target
+        values[TARGET], values["progress"] = target, progress
         logits = self.backbone(x)
         features, target = values.pop(FEATURES, None), values.pop(TARGET)
+        del values["progress"]
+        kept = {name: values.pop(_kept(name)) for name in self.kept}
         if len(logits) == len(x):
-            return Output(logits, features, self.fc, target)
+            return Output(logits, features, self.fc, target, None, kept)
         own, further = slice(0, len(x)), slice(len(x), None)
         copies = Output(logits[further], None if features is None else features[further], self.fc)
-        return Output(logits[own], None if features is None else features[own], self.fc, target, copies)
+        kept = {name: value[own] for name, value in kept.items()}
+        return Output(logits[own], None if features is None else features[own], self.fc, target, copies, kept)
 
     def __deepcopy__(self, memo: dict) -> "Network":
         detach_graphs(self, memo)

@@ -3,7 +3,6 @@
 A group takes one choice (`loss=ce`: the node itself has a `_target_`) or several (`attention=[rect,se]`: files keyed by their own name).
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 KEYS = ("at", "how", "reads", "writes", "module")  # of a component that is placed in the network
@@ -49,6 +48,6 @@ GROUPS = {
 }
 
 
-def having(**wanted: bool) -> Iterator[str]:
+def having(**wanted: bool) -> tuple[str, ...]:
     """The names of the groups of a kind: `having(several=True, placed=False)`."""
-    return (name for name, group in GROUPS.items() if all(getattr(group, key) == value for key, value in wanted.items()))
+    return tuple(name for name, group in GROUPS.items() if all(getattr(group, key) == value for key, value in wanted.items()))

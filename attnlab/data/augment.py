@@ -1,4 +1,4 @@
-"""Batched augmentation of uint8 images, where they live, in a few kernels; and the random plan of one epoch.
+"""Batched augmentation of uint8 images, where they live, in a few kernels; and the random order and draws of one epoch.
 
 Everything random about an epoch (order, crop offsets, mirroring) is drawn once, on the CPU, from (seed, epoch) alone. So the same
 epoch is the same on every device, for the resident and the streaming loader, for any number of workers, and after a resume.
@@ -19,7 +19,7 @@ def stream_seed(*parts: int | str) -> int:
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big") >> 1
 
 
-class Plan(NamedTuple):
+class EpochOrder(NamedTuple):
     """One epoch of one process: row k of each is about the k-th image handed out. `order_N`, `dy_N`, `dx_N` int64, `flip_N` int64 0/1."""
 
     order_N: Tensor
@@ -27,24 +27,24 @@ class Plan(NamedTuple):
     dx_N: Tensor
     flip_N: Tensor
 
-    def shard(self, rank: int, world_size: int, *, even: bool) -> "Plan":
+    def shard(self, rank: int, world_size: int, *, even: bool) -> "EpochOrder":
         """Every `world_size`-th row from `rank` on. `even=True` first cuts, else wraps round, to a multiple of `world_size`."""
         num = len(self.order_N)
         total = num // world_size * world_size if even else -(-num // world_size) * world_size
         rows = torch.arange(rank, total, world_size) % num
-        return Plan(*(column[rows] for column in self))
+        return EpochOrder(*(column[rows] for column in self))
 
-    def to(self, device: torch.device) -> "Plan":
-        return Plan(*(column.to(device) for column in self))
+    def to(self, device: torch.device) -> "EpochOrder":
+        return EpochOrder(*(column.to(device) for column in self))
 
 
-def epoch_plan(num: int, *, seed: int, epoch: int, pad: int) -> Plan:
+def epoch_order(num: int, *, seed: int, epoch: int, pad: int) -> EpochOrder:
     """The permutation and the draws of (seed, epoch): offsets uniform in 0..2*pad, mirrored with probability 1/2."""
     generator = torch.Generator().manual_seed(stream_seed("epoch", seed, epoch))
     order_N = torch.randperm(num, generator=generator)  # drawn first: the order does not depend on the augmentation
     dy_N = torch.randint(0, 2 * pad + 1, (num,), generator=generator)
     dx_N = torch.randint(0, 2 * pad + 1, (num,), generator=generator)
-    return Plan(order_N, dy_N, dx_N, torch.randint(0, 2, (num,), generator=generator))
+    return EpochOrder(order_N, dy_N, dx_N, torch.randint(0, 2, (num,), generator=generator))
 
 
 def pad_zeros(images_NHWC: Tensor, pad: int) -> Tensor:

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from attnlab.data.augment import normalise, scale_and_bias, stream_seed
 from attnlab.data.images import FileSet, ImageSet
-from attnlab.data.loader import EpochLoader, ResidentLoader
+from attnlab.data.loader import EpochLoader, ResidentLoader, num_batches
 from attnlab.data.stream import StreamLoader
 
 __all__ = ["FileSet", "ImageData", "ImageSet", "stratified_order"]
@@ -169,7 +169,7 @@ class ImageData:
         """For the record: what tells two data sets of one name apart. A split in memory has a digest of its pixels."""
         images = {name: len(self.split(name)) for name in self.splits}
         digests = {name: split.digest() for name in self.splits if isinstance(split := self.split(name), ImageSet)}
-        mean, std = self._moments()
+        mean, std = self.moments()
         return {
             "name": self.name,
             "shape": list(self.shape),
@@ -207,19 +207,24 @@ class ImageData:
             drop_last=self.drop_last, rank=rank, world_size=world_size,
         )  # fmt: skip
 
+    def steps_per_epoch(self, *, world_size: int = 1) -> int:
+        """Optimisation steps of an epoch."""
+        return num_batches(len(self.split("train")), self.batch_size, drop_last=self.drop_last, world_size=world_size)
+
     def eval_loader(self, split: str, device: torch.device | str) -> EpochLoader:
         """Every image of the split once, in the order of `split(name)`, unaugmented, normalised."""
         return self._loader(split, device, batch_size=self.eval_batch_size)
 
     def normalise(self, images: Tensor) -> Tensor:
         """(N, C, H, W) uint8, or (N, D), as the network sees it: fp32 with mean 0 and std 1 over the training set."""
-        return normalise(images, *scale_and_bias(*self._moments(), tuple(images.shape[1:]), unit=_unit(images), device=images.device))
+        return normalise(images, *scale_and_bias(*self.moments(), tuple(images.shape[1:]), unit=_unit(images), device=images.device))
 
     # Inside.
 
     min_scale: ClassVar[float] = 0.0  # sets of files make it a field
 
-    def _moments(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    def moments(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
+        """Mean and standard deviation a channel, in units of the full range."""
         if self.mean is None or self.std is None:
             self.prepare()
         return tuple(self.mean), tuple(self.std)
@@ -272,7 +277,7 @@ class ImageData:
 
     def _loader(self, split: str, device: torch.device | str, **options) -> EpochLoader:
         images, device = self.split(split), torch.device(device)
-        mean, std = self._moments()
+        mean, std = self.moments()
         options = dict(options, mean=mean, std=std, device=device)
         if isinstance(images, ImageSet) and self._resident_on(device, images):
             return ResidentLoader(images.images, images.labels, unit=_unit(images.images), **options)

@@ -13,9 +13,16 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from attnlab.data.augment import Crops, Plan, epoch_plan, mirror, mirror_picks, normalise, pad_zeros, scale_and_bias
+from attnlab.data.augment import Crops, EpochOrder, epoch_order, mirror, mirror_picks, normalise, pad_zeros, scale_and_bias
 
 AT_ONCE_BYTES = {"cpu": 2**19, "cuda": 2**24}  # of fp32 images: half of a CPU's second cache, a third of a GPU's
+
+
+def num_batches(num_images: int, batch_size: int, *, drop_last: bool, world_size: int = 1) -> int:
+    """Batches of an epoch that each of `world_size` processes is given."""
+    num, rest = divmod(num_images, world_size)
+    num += 0 if drop_last or rest == 0 else 1
+    return num // batch_size if drop_last else -(-num // batch_size)
 
 
 class EpochLoader:
@@ -24,6 +31,8 @@ class EpochLoader:
     x is fp32, normalised, (B, C, H, W) in channels_last memory (or (B, D)); y int64. `shuffle=False` is evaluation: every image once, in
     order, unaugmented. With `world_size` > 1, process `rank` gets every world_size-th row of the common permutation: step k of all
     processes together is step k of one process with a batch world_size times as large. `batch_size` counts one process's images.
+
+    With `with_index` a batch has a third part, the positions of its images in the split.
 
     `set_epoch` is called by Lightning before each epoch through `.sampler`; an epoch under way is not disturbed by it.
     """
@@ -55,11 +64,10 @@ class EpochLoader:
         self.drop_last, self.rank, self.world_size = drop_last, rank, world_size
         self.scale, self.bias = scale_and_bias(mean, std, shape, unit=unit, device=self.device)
         self.epoch = 0
+        self.with_index = False
 
     def __len__(self) -> int:
-        num, rest = divmod(len(self.labels_N), self.world_size)
-        num += 0 if self.drop_last or rest == 0 else 1
-        return num // self.batch_size if self.drop_last else -(-num // self.batch_size)
+        return num_batches(len(self.labels_N), self.batch_size, drop_last=self.drop_last, world_size=self.world_size)
 
     @property
     def sampler(self) -> Self:
@@ -69,19 +77,24 @@ class EpochLoader:
     def set_epoch(self, epoch: int) -> None:
         self.epoch = epoch
 
-    def plan(self) -> Plan:
+    def draw(self) -> EpochOrder:
         """The rows this process hands out in the current epoch, on the CPU."""
         num = len(self.labels_N)
         if self.shuffle:
-            whole = epoch_plan(num, seed=self.seed, epoch=self.epoch, pad=self.pad)
+            whole = epoch_order(num, seed=self.seed, epoch=self.epoch, pad=self.pad)
         else:
             zeros = torch.zeros(num, dtype=torch.int64)
-            whole = Plan(torch.arange(num), zeros, zeros, zeros)
+            whole = EpochOrder(torch.arange(num), zeros, zeros, zeros)
         return whole.shard(self.rank, self.world_size, even=self.drop_last)
 
     def batches(self, *columns_N: Tensor) -> Iterator[tuple[Tensor, ...]]:
         """Columns of an epoch cut into batches: views, no kernel a step."""
         return itertools.islice(zip(*(column_N.split(self.batch_size) for column_N in columns_N)), len(self))
+
+    def columns(self, order: EpochOrder) -> tuple[Tensor, ...]:
+        """What goes with the images of an epoch: labels, and where asked for their positions."""
+        labels_N = self.labels_N.index_select(0, order.order_N)
+        return (labels_N, order.order_N) if self.with_index else (labels_N,)
 
     def finish(self, x_BHWC: Tensor, pick_B: Tensor) -> Tensor:
         """Cropped uint8 images -> mirrored, normalised batch."""
@@ -89,7 +102,7 @@ class EpochLoader:
             x_BHWC = mirror(x_BHWC, pick_B)
         return normalise(x_BHWC.permute(0, 3, 1, 2), self.scale, self.bias)
 
-    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+    def __iter__(self) -> Iterator[tuple[Tensor, ...]]:
         raise NotImplementedError
 
 
@@ -107,19 +120,19 @@ class ResidentLoader(EpochLoader):
                 self.crops = Crops(images, self.pad)
         self.images = images
 
-    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+    def __iter__(self) -> Iterator[tuple[Tensor, ...]]:
         return itertools.islice(self._batches(), len(self))
 
-    def _batches(self) -> Iterator[tuple[Tensor, Tensor]]:
+    def _batches(self) -> Iterator[tuple[Tensor, ...]]:
         # A generator: the epoch is read at the first batch, after Lightning's set_epoch, not when the iterator is made.
-        plan = self.plan().to(self.device)
-        where_N = self.crops.first(plan.order_N, plan.dy_N, plan.dx_N) if self.crops else plan.order_N
-        labels_N = self.labels_N.index_select(0, plan.order_N)
+        order = self.draw().to(self.device)
+        where_N = self.crops.first(order.order_N, order.dy_N, order.dx_N) if self.crops else order.order_N
         size = self.batch_size * self.at_once
-        for where_B, pick_B, y_B in zip(*(column_N.split(size) for column_N in (where_N, mirror_picks(plan.flip_N, size), labels_N))):
+        parts_N = (where_N, mirror_picks(order.flip_N, size), *self.columns(order))
+        for where_B, pick_B, *columns in zip(*(part_N.split(size) for part_N in parts_N)):
             images = self.crops(where_B) if self.crops else self.images.index_select(0, where_B)
             x_B = self.finish(images, pick_B) if images.ndim == 4 else normalise(images, self.scale, self.bias)
-            yield from zip(x_B.split(self.batch_size), y_B.split(self.batch_size))
+            yield from zip(*(column_B.split(self.batch_size) for column_B in (x_B, *columns)))
 
     @property
     def at_once(self) -> int:

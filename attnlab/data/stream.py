@@ -1,7 +1,7 @@
 """The streaming loader for sets that do not fit in memory.
 
 Worker processes decode and resize, no more; padding, cropping, mirroring and normalising happen on the device as in the resident loader
-and from the same plan, so the two give the same batches bit for bit. Randomness inside a worker (`min_scale`) is a function of
+and from the same order and draws, so the two give the same batches bit for bit. Randomness inside a worker (`min_scale`) is a function of
 (seed, epoch, image), never of the worker.
 
 Legend: N images of the set, B of the batch, C channels, H height, W width.
@@ -47,7 +47,7 @@ class StreamLoader(EpochLoader):
 
     def __init__(self, source: ImageSet | FileSet, *, num_workers: int = 2, min_scale: float = 0.0, **options):
         super().__init__(source.labels, source.shape, **options)
-        self.current = self.plan()
+        self.current = self.draw()
         self.loader = torch.utils.data.DataLoader(
             _Decoder(source, self.seed, min_scale if self.shuffle else 0.0),
             batch_sampler=_Requests(self),
@@ -57,17 +57,16 @@ class StreamLoader(EpochLoader):
             generator=torch.Generator(),  # its own: the global stream belongs to the network
         )
 
-    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        self.current = self.plan()
-        plan = self.current.to(self.device)
-        labels_N = self.labels_N.index_select(0, plan.order_N)
-        rows_of = self.batches(plan.dy_N, plan.dx_N, mirror_picks(plan.flip_N, self.batch_size), labels_N)
-        for images, (dy_B, dx_B, pick_B, y_B) in zip(self._decoded(), rows_of, strict=True):
+    def __iter__(self) -> Iterator[tuple[Tensor, ...]]:
+        self.current = self.draw()
+        order = self.current.to(self.device)
+        rows_of = self.batches(order.dy_N, order.dx_N, mirror_picks(order.flip_N, self.batch_size), *self.columns(order))
+        for images, (dy_B, dx_B, pick_B, *columns) in zip(self._decoded(), rows_of, strict=True):
             images = images.to(self.device, non_blocking=True)
             if self.pad:
                 crops = Crops(pad_zeros(images, self.pad), self.pad)
                 images = crops(crops.first(torch.arange(len(images), device=self.device), dy_B, dx_B))
-            yield self.finish(images, pick_B), y_B
+            yield self.finish(images, pick_B), *columns
 
     def _decoded(self) -> Iterator[Tensor]:
         try:
@@ -77,7 +76,7 @@ class StreamLoader(EpochLoader):
 
 
 class _Requests:
-    """The batch sampler: what the workers are asked for, read from the loader's current plan at every new epoch."""
+    """The batch sampler: what the workers are asked for, read from the loader's current order at every new epoch."""
 
     def __init__(self, loader: StreamLoader):
         self.loader = loader

@@ -15,19 +15,24 @@ def dry_run(plan: Plan) -> None:
     from attnlab.metrics import classification_metrics
     from attnlab.ood.evaluate import evaluate_heads
     from attnlab.ood.extract import extract
-    from attnlab.training.epoch import EpochSums
+    from attnlab.training.epoch import Batch
 
     settings = make_settings(plan)
     settings.apply()
     data = make_data(plan)
     learner = make_learner(plan, data, settings).to(settings.device)
-    heads = make_heads(plan, data)
+    heads = make_heads(plan, data, settings)
     loader = data.train_loader(settings.device)
     learner.steps_per_epoch = len(loader)
-    optimizer, totals = learner.configure_optimizers(), EpochSums()
+    loader.with_index = "index" in learner.asks
+    learner.configure_optimizers()
     learner.train()
-    for x, y in itertools.islice(itertools.chain(loader, loader), 2):
-        learner.step(x, y, optimizer, totals)
+    learner.prepare()
+    totals = learner.totals
+    for batch in itertools.islice(itertools.chain(loader, loader), 2):
+        learner.step(Batch(*batch), totals)
+        for callback, _ in learner.in_step:
+            callback.on_step(learner, totals.steps)
     values = {name: value / totals.steps for name, value in zip(totals.names, totals.sums.tolist())}
     if not all(math.isfinite(value) for value in values.values()):
         raise ValueError(f"the loss is not finite after {totals.steps} steps: {values}")

@@ -2,13 +2,15 @@
 
 import functools
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
 
+from attnlab.config.asking import given
 from attnlab.config.build import build, checked
+from attnlab.config.groups import having
 from attnlab.config.optimizer import split
 from attnlab.config.plan import Plan
 from attnlab.config.targets import ConfigError
@@ -19,6 +21,8 @@ from attnlab.training.param_groups import grouped, parameter_groups
 from attnlab.training.settings import Settings
 
 if TYPE_CHECKING:
+    from attnlab.network import Output
+    from attnlab.training.epoch import Batch
     from attnlab.training.learner import Learner
 
 log = logging.getLogger("attnlab")
@@ -35,25 +39,37 @@ def make_data(plan: Plan) -> ImageData:
     return data
 
 
-def make_learner(plan: Plan, data: ImageData, settings: Settings | None = None, **hooks: Any) -> "Learner":
-    """Network, loss, optimizer and schedule of a plan. The backbone is initialised first, so runs of one seed share it."""
+def make_learner(
+    plan: Plan,
+    data: ImageData,
+    settings: Settings | None = None,
+    *,
+    callbacks: Mapping[str, Any] | None = None,
+    teacher: "Callable[[Batch], Output] | None" = None,
+) -> "Learner":
+    """Network, loss, algorithm, callbacks, optimizer and schedule of a plan; `callbacks` are further ones, by name.
+
+    The backbone is initialised first, so runs of one seed share it.
+    """
     from attnlab.training.learner import Learner  # Lightning: only once the data is known to be there
     from attnlab.training.seeding import seed_all
 
     full, allow = plan.full, plan.allow
+    settings = settings or make_settings(plan)
+    offers = offers_of(data, settings)
     seed_all(full["seed"])
     backbone = checked(build(full["model"], allow=allow, where="model"), where="model")(num_classes=data.num_classes, shape=data.shape)
     shapes = places_of(backbone, data.shape)
     placements, penalties = {}, {}
-    for group in ("attention", "regularizer"):
-        for name, entry in build(_with_pixels(full[group], data), allow=allow, where=group).items():
+    for group in having(placed=True):
+        for name, entry in build(full[group], allow=allow, where=group).items():
             if name in placements or name in penalties:
                 raise ConfigError(f"{group}.{name}: another component has this name; rename one")
             if "penalty" in entry:
                 penalties[name] = entry["penalty"]
             else:
                 placements[name] = entry
-    network = Network(backbone, placements, shape=data.shape, num_classes=data.num_classes, where="{attention,regularizer}")
+    network = Network(backbone, placements, shape=data.shape, num_classes=data.num_classes, offers=offers, where="{attention,regularizer}")
     network.to(memory_format=torch.channels_last)
     for placement in network.placed.placements:
         log.info("%s %s %s (%s)", placement.name, placement.how, placement.place, " x ".join(map(str, placement.shape)))
@@ -71,33 +87,54 @@ def make_learner(plan: Plan, data: ImageData, settings: Settings | None = None, 
     if groups:
         model = nn.ModuleDict({"network": network, "loss": loss})  # the names of the checkpoint
         optimizer = functools.partial(grouped, optimizer, parameter_groups(model, network.placed, groups, optimizer=optimizer))
+    terms = penalties | make_all(plan, "distillation", offers)
+    own = make_all(plan, "callback", offers)
+    for name, callback in own.items():
+        if missing := [split for split in getattr(callback, "needs", ()) if not data.has(split)]:
+            raise ConfigError(f"callback={name} needs {missing[0]} images, and there are none; set data.{missing[0]}=0.1 to hold some out")
+    algorithm = make(full["algorithm"], offers, allow=allow, where="algorithm")
+    keep_places(network, {"loss": loss, "algorithm": algorithm, **terms, **own})
     return Learner(
         network,
         loss,
         optimizer=checked(optimizer, where="optimizer"),
         schedule=checked(build(full["schedule"], allow=allow, where="schedule"), where="schedule"),
-        settings=settings or make_settings(plan),
-        weight_regularizers=penalties,
+        settings=settings,
+        algorithm=algorithm,
+        terms=terms,
+        callbacks={**own, **(callbacks or {})},
+        teacher=teacher,
         seed=full["seed"],
         training=plan.training,
-        **hooks,
     )
 
 
-def _with_pixels(group: Mapping[str, Any], data: ImageData) -> dict[str, Any]:
-    """The components of a group; a module that asks for the data's `mean` and `std` (to work in pixels) and was given none gets them."""
-    found = {}
-    for name, entry in group.items():
-        module = entry.get("module", {})
-        asked = {key: list(getattr(data, key)) for key in ("mean", "std") if key in module and module[key] is None}
-        found[name] = {**entry, "module": {**module, **asked}} if asked else entry
-    return found
+def offers_of(data: ImageData, settings: Settings) -> dict[str, Any]:
+    """What a constructor may ask for by name, whatever it is of (see `attnlab.config.asking`)."""
+    steps = data.steps_per_epoch(world_size=settings.world_size)
+    mean, std = data.moments()
+    offers = {"shape": data.shape, "num_classes": data.num_classes, "mean": list(mean), "std": list(std)}
+    return {**offers, "steps_per_epoch": steps, "total_steps": settings.max_epochs * steps}
 
 
-def make_heads(plan: Plan, data: ImageData) -> dict[str, Any]:
-    """The OOD heads of a plan; one that asks for the data's `std` (to perturb in pixels) and was given none gets it."""
-    heads = {}
-    for name, node in plan.full["ood"].items():
-        std = {"std": list(data.std)} if "std" in node and node["std"] is None else {}
-        heads[name] = build({**node, **std}, allow=plan.allow, where=f"ood.{name}")
-    return heads
+def make(node: Mapping[str, Any], offers: Mapping[str, Any], *, allow: Sequence[str], where: str) -> Any:
+    """The object of a config node, given by name what its constructor asks for."""
+    part = build({**node, "_partial_": True}, allow=allow, where=where)
+    return checked(part, where=where)(**given(part, offers))
+
+
+def make_all(plan: Plan, group: str, offers: Mapping[str, Any]) -> dict[str, Any]:
+    """The objects of a group that takes several, by name."""
+    return {name: make(node, offers, allow=plan.allow, where=f"{group}.{name}") for name, node in plan.full[group].items()}
+
+
+def keep_places(network: Network, parts: Mapping[str, Any]) -> None:
+    """Have `Output.values` hold the places that a part names in its attribute `places`."""
+    for name, part in parts.items():
+        if places := getattr(part, "places", None):
+            network.keep([places] if isinstance(places, str) else list(places), where=f"{name}.places")
+
+
+def make_heads(plan: Plan, data: ImageData, settings: Settings) -> dict[str, Any]:
+    """The OOD heads of a plan."""
+    return make_all(plan, "ood", offers_of(data, settings))

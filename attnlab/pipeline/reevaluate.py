@@ -77,7 +77,7 @@ class Evaluation(Stages):
         if self.plan.full["data"]["mean"] is None:  # the network goes on seeing images as it did in training, also those of another set
             self.data.mean, self.data.std = tuple(was["mean"]), tuple(was["std"])
         self.network = self.make_network().to(self.settings.device)
-        self.heads = make_heads(self.plan, self.data)
+        self.heads = make_heads(self.plan, self.data, self.settings)
         self.result |= {"device": describe_device(self.settings.device), "data": self.data.describe()}
         try:
             self.after_training()

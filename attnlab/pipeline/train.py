@@ -9,7 +9,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch import nn
 
+from attnlab.callbacks.checkpoint import Checkpoint
+from attnlab.callbacks.history import History
+from attnlab.callbacks.progress import Progress
+from attnlab.callbacks.validation import Validation
 from attnlab.config.build import build
 from attnlab.config.compose import loosen
 from attnlab.config.plan import Plan
@@ -21,8 +26,8 @@ from attnlab.records.checkpoint import read_checkpoint
 from attnlab.records.lookup import record_of, skip, tell
 from attnlab.records.provenance import started
 from attnlab.records.record import FAILED, FINISHED, INTERRUPTED, Record, changed_defaults
+from attnlab.training.epoch import StepChunks
 from attnlab.training.hardware import describe_device, quiet
-from attnlab.training.progress import callbacks
 from attnlab.training.settings import Settings
 
 if TYPE_CHECKING:
@@ -34,20 +39,21 @@ log = logging.getLogger("attnlab")
 def fit(learner: "Learner", data: ImageData, settings: Settings, *, plan: Plan, path: Path, resume: bool) -> None:
     """Train to the end, leaving `path` after epochs; from `path` on where `resume`."""
     rank = int(os.environ.get("LOCAL_RANK", 0))
-    world = settings.devices if settings.strategy == "ddp" else 1
+    world = settings.world_size
     device = torch.device("cuda", rank) if settings.device.type == "cuda" else settings.device
     loader = data.train_loader(device, rank=rank, world_size=world)
     if len(loader) == 0:
         raise ConfigError(f"data.batch_size={data.batch_size} leaves no whole batch of training images a process; lower it")
     learner.steps_per_epoch = len(loader)
+    loader.with_index = "index" in learner.asks
     if settings.compile_mode:
         # warm for the next run of a sweep, whatever process it is in
         os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str((Path(plan.full["paths"]["outputs"]) / ".compiled").absolute()))
         learner.compile_objective(mode=settings.compile_mode)
     images = min(len(loader) * data.batch_size * world, len(data.split("train")))
-    from attnlab.training.epoch import StepChunks  # Lightning comes with it
-
-    trainer = settings.trainer(callbacks(path, settings=settings, images_per_epoch=images))
+    own = {"progress": Progress(images_per_epoch=images)} if settings.progress else {}
+    learner.set_callbacks({**learner.callbacks, **own, "checkpoint": Checkpoint(path, seconds=settings.checkpoint_seconds)})
+    trainer = settings.trainer()
     with quiet(), _children(plan, world):
         try:
             trainer.fit(learner, train_dataloaders=StepChunks(loader), ckpt_path=path if resume else None, weights_only=True)
@@ -95,7 +101,7 @@ def _worker(plan: Plan, record: Record) -> None:
     """A further process of trainer=ddp: trains along, and leaves the record to the first, who has looked at the checkpoint."""
     path = record.checkpoint_path
     data, settings = make_data(plan), make_settings(plan)
-    fit(make_learner(plan, data, settings), data, settings, plan=plan, path=path, resume=path.exists())
+    fit(make_learner(plan, data, settings, callbacks={"history": History()}), data, settings, plan=plan, path=path, resume=path.exists())
 
 
 class Run(Stages):
@@ -147,10 +153,12 @@ class Run(Stages):
         self.settings = make_settings(self.plan)
         self.settings.apply()
         self.data = make_data(self.plan)
-        validate = self.validate if self.data.has("val") else None
-        self.learner = make_learner(self.plan, self.data, self.settings, validate=validate, on_row=self.on_row)
+        callbacks: dict[str, Any] = {"history": History(self.on_row)}
+        if self.data.has("val"):
+            callbacks["validation"] = Validation(self.validate, epochs=self.settings.val_every)
+        self.learner = make_learner(self.plan, self.data, self.settings, callbacks=callbacks)
         self.network = self.learner.network
-        self.heads = make_heads(self.plan, self.data)
+        self.heads = make_heads(self.plan, self.data, self.settings)
         self.result |= {
             "places": {placement.key: placement.how for placement in self.network.placed.placements},
             "parameters": sum(parameter.numel() for parameter in self.network.parameters()),
@@ -178,15 +186,16 @@ class Run(Stages):
                 log.info("going on after epoch %d of %d", len(done), self.settings.max_epochs)
             for row in done if self.logger else []:
                 self.logger.log(row, step=int(row["epoch"]))
-        if len(done) < self.settings.max_epochs:
+        if len(done) < self.settings.max_epochs and not (checkpoint and checkpoint["attnlab"].get("stopped")):
             path = self.record.checkpoint_path
             fit(self.learner, self.data, self.settings, plan=self.plan, path=path, resume=checkpoint is not None)
         else:
-            self.learner.load_state_dict(checkpoint["state_dict"])
-            self.learner.history = done
+            self.learner.to(self.settings.device)
+            self.learner.restore(checkpoint)
         if "trained_by" not in self.result:
             self.record.announce_training(self.plan.training)
-        self.network.to(self.settings.device)
+        self.learner.to(self.settings.device)
+        self.network = self.learner.tested()
         self.history = self.learner.history
         self.record.write_history(self.history)
         seconds = sum(row["seconds"] for row in self.history)
@@ -216,10 +225,12 @@ class Run(Stages):
             self.result["trained_by"] = other.run_id
         return checkpoint
 
-    def validate(self) -> dict[str, float]:
+    def validate(self, network: nn.Module) -> dict[str, float]:
         from attnlab.metrics import classification_metrics
+        from attnlab.ood.extract import extract
 
-        bank = self.extract("val")
+        with self.settings.autocast():
+            bank = extract(network, self.loader("val"))
         return {f"val/{name}": value for name, value in classification_metrics(bank.logits, bank.labels).items()}
 
     def on_row(self, row: dict[str, float], history: list[dict[str, float]]) -> None:

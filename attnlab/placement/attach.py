@@ -1,6 +1,5 @@
 """Attach: build the modules of a placement, hang them on forward hooks, and take them out again."""
 
-import inspect
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -9,23 +8,31 @@ from typing import Any
 import torch
 from torch import nn
 
+from attnlab.config.asking import asked, given
 from attnlab.placement.hooks import TARGET, After, Before, Placed, Placement, ReadsOfReplacement, Recorder, Shape, WritesOfReplacement
 from attnlab.placement.places import dry_run, places_of, shape_of
 from attnlab.placement.spec import resolve
 
 
 def place(
-    model: nn.Module, placements: Mapping[str, Mapping[str, Any]], *, shape: Shape, num_classes: int | None = None, where: str = "placement"
+    model: nn.Module,
+    placements: Mapping[str, Mapping[str, Any]],
+    *,
+    shape: Shape,
+    num_classes: int | None = None,
+    offers: Mapping[str, Any] | None = None,
+    where: str = "placement",
 ) -> Placed:
     """Put the placed modules of `placements` into `model` and return them.
 
     They are built and attached in the order of `placements`; several on one place run in that order, after any replacement. What a read
-    place gives is its value after its own placed modules. `where` is only used in messages.
+    place gives is its value after its own placed modules. `offers`: what else a constructor may ask for by name (`attnlab.config.asking`);
+    `where` is only used in messages.
 
     Raises ValueError for: no place matched (with the nearest names), two replacements of one place or of nested ones, a place inside a
     replaced one, a place called with several shapes or without a tensor, reads of a place that runs later, a module that changes the shape.
     """
-    return _attach(model, placements, shape=shape, num_classes=num_classes, where=where)[0]
+    return _attach(model, placements, shape=shape, offers={**(offers or {}), "num_classes": num_classes}, where=where)[0]
 
 
 @contextmanager
@@ -33,7 +40,7 @@ def placed(
     model: nn.Module, placements: Mapping[str, Mapping[str, Any]], *, shape: Shape, num_classes: int | None = None
 ) -> Iterator[Placed]:
     """`with placed(network, {...}, shape=...) as components:` puts modules in for a moment (explainers do) and takes them out again."""
-    components, undo = _attach(model, placements, shape=shape, num_classes=num_classes, where="placed")
+    components, undo = _attach(model, placements, shape=shape, offers={"num_classes": num_classes}, where="placed")
     try:
         yield components
     finally:
@@ -42,7 +49,7 @@ def placed(
 
 
 def _attach(
-    model: nn.Module, placements: Mapping[str, Mapping[str, Any]], *, shape: Shape, num_classes: int | None, where: str
+    model: nn.Module, placements: Mapping[str, Mapping[str, Any]], *, shape: Shape, offers: Mapping[str, Any], where: str
 ) -> tuple[Placed, list[Callable[[], Any]]]:
     places = places_of(model, shape)
     resolved = resolve(placements, places, where=where)
@@ -51,21 +58,24 @@ def _attach(
     hosts = {placement.place: model.get_submodule(placement.place) for placement in resolved if placement.how == "replace"}
     built: list[tuple[Placement, nn.Module]] = []
     for placement in resolved:
-        offers = {
+        here = {
+            **offers,
             "host": hosts.get(placement.place),
             "read_shapes": [next(iter(places[read].outputs)) for read in placement.reads if read != TARGET],
-            "num_classes": num_classes,
         }
-        built.append((placement, _build(f"{where}.{placement.name}.module", placements[placement.name]["module"], placement.shape, offers)))
+        built.append((placement, _build(f"{where}.{placement.name}.module", placements[placement.name]["module"], placement.shape, here)))
 
+    for placement, component in built:
+        result.asks |= set(asked(component, skip=1 + len(placement.reads)))
     try:
         for placement, component in built:  # replacements first: the other placed modules then hang on what really stands there
             if placement.how == "replace":
                 model.set_submodule(placement.place, component.train(model.training), strict=True)
                 undo.append(_Restore(model, placement.place, hosts[placement.place]))
                 result._standing.append((placement.key, component))
-                if placement.reads:
-                    undo.append(component.register_forward_pre_hook(ReadsOfReplacement(component, result.store, placement)).remove)
+                reading = ReadsOfReplacement(component, result.store, placement)
+                if reading.keys or reading.names:
+                    undo.append(component.register_forward_pre_hook(reading, with_kwargs=True).remove)
                 if placement.writes:
                     undo.append(component.register_forward_hook(WritesOfReplacement(component, result.store, placement)).remove)
         for placement, component in built:
@@ -101,9 +111,8 @@ class _Restore:
 
 
 def _build(where: str, module: Callable[..., nn.Module], shape: Shape, offers: Mapping[str, Any]) -> nn.Module:
-    asked = inspect.signature(module).parameters
     try:
-        component = module(shape, **{name: offer for name, offer in offers.items() if name in asked})
+        component = module(shape, **given(module, offers, skip=1))
     except (TypeError, ValueError) as error:
         raise ValueError(f"{where}: {error} (at a value of shape {shape})") from error
     if not isinstance(component, nn.Module):

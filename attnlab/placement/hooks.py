@@ -7,6 +7,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from attnlab.config.asking import asked
+
 TARGET = "target"
 
 Shape = tuple[int, ...]
@@ -45,6 +47,7 @@ class Placed(nn.ModuleDict):
         super().__init__()
         self.placements: list[Placement] = []
         self.store = ActivationStore()
+        self.asks: set[str] = set()  # what of the step its modules ask for by name
         self._standing: list[tuple[str, nn.Module]] = []  # a list hides them from state_dict: they are in the network already
 
     def components(self) -> Iterator[tuple[str, nn.Module]]:
@@ -60,6 +63,11 @@ class _Hook:
         self.store = store
         self.keys = [TARGET if read == TARGET else f"{placement.key}<{read}" for read in placement.reads]
         self.writes = placement.writes
+        self.names = asked(component, skip=1 + len(placement.reads))
+
+    def asked(self) -> dict[str, Any]:
+        """What of the step the module asks for by name: `target`, `progress`; None where it is not known, as in evaluation."""
+        return {name: self.store.values.get(name) for name in self.names}
 
     def reads(self) -> list[Any]:
         return [self.store.values.get(key) if key == TARGET else self.store.values.pop(key) for key in self.keys]
@@ -79,19 +87,19 @@ class _Hook:
 
 class After(_Hook):
     def __call__(self, module: nn.Module, args: tuple, output: Tensor) -> Tensor:
-        return self.wrote(self.component(output, *self.reads()))
+        return self.wrote(self.component(output, *self.reads(), **self.asked()))
 
 
 class Before(_Hook):
     def __call__(self, module: nn.Module, args: tuple) -> tuple:
-        return (self.wrote(self.component(args[0], *self.reads())), *args[1:])
+        return (self.wrote(self.component(args[0], *self.reads(), **self.asked())), *args[1:])
 
 
 class ReadsOfReplacement(_Hook):
     """The network calls a replacement with x alone: this pre-hook adds what it reads."""
 
-    def __call__(self, module: nn.Module, args: tuple) -> tuple:
-        return (*args, *self.reads())
+    def __call__(self, module: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
+        return (*args, *self.reads()), {**kwargs, **self.asked()}
 
 
 class WritesOfReplacement(_Hook):

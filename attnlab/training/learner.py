@@ -1,22 +1,32 @@
-"""Learner: the one LightningModule. Network, loss terms, penalties, optimizer and schedule; sums stay on the device for a whole epoch."""
+"""Learner: the one LightningModule. It holds the parts of a run and takes its steps; how a step is taken is its algorithm's."""
 
 import math
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
 
-from attnlab.network import Network
-from attnlab.training.epoch import EpochSums
-from attnlab.training.seeding import seed_all
+from attnlab.algorithms.supervised import Supervised
+from attnlab.config.asking import asked
+from attnlab.config.targets import ConfigError
+from attnlab.network import Network, Output
+from attnlab.training.epoch import Batch, EpochSums
+from attnlab.training.seeding import random_state, restore_random_state, seed_all
 from attnlab.training.settings import Settings
 
 
 class Learner(pl.LightningModule):
-    """Trains `network` by `loss`: `terms = loss(out, y)`, `.penalty` of placed modules, weight regularizers; their sum is the loss.
+    """Trains `network`: `terms = loss(out, target)`, `.penalty` of placed modules, `terms` by name; their sum is the loss.
+
+    Args:
+        terms: further terms of the loss by name (weight penalties, distillation): called with what they ask for by name
+            (`attnlab.config.asking`), they give a 0-d tensor, or a dict of them. Their parameters are trained.
+        algorithm: how a step is taken, see `attnlab.algorithms.supervised`.
+        callbacks: by name, called in order; see `attnlab.callbacks`. Lightning's own callbacks do not hear of steps.
+        teacher: `teacher(batch) -> Output`, for the terms that ask for it; neither its parameters nor its state are the learner's.
 
     Every epoch's randomness is a function of (seed, epoch, rank), so a run continued at an epoch is the run that was never stopped.
     `history` has one row an epoch: `train/loss`, `train/loss/<term>`, `train/<placed module>/<statistic>`, `train/acc`, `val/...`,
@@ -31,52 +41,138 @@ class Learner(pl.LightningModule):
         optimizer: Callable[..., torch.optim.Optimizer],
         schedule: Callable[..., Callable[[int], float]],
         settings: Settings,
-        weight_regularizers: Mapping[str, Callable[[Network], Tensor]] | None = None,
+        algorithm: Any = None,
+        terms: Mapping[str, Callable[..., Any]] | None = None,
+        callbacks: Mapping[str, Any] | None = None,
+        teacher: Callable[[Batch], Output] | None = None,
         seed: int = 0,
         training: str = "",
-        validate: Callable[[], dict[str, float]] | None = None,
-        on_row: Callable[[dict[str, float], list[dict[str, float]]], None] | None = None,
     ) -> None:
         super().__init__()
         self.automatic_optimization = False  # the step is ours, Lightning has the epochs, devices and checkpoints
         self.network = network
         self.loss = loss
+        terms = dict(terms or {})
+        self.term_modules = nn.ModuleDict({name: term for name, term in terms.items() if isinstance(term, nn.Module)})
+        self.loss_asks = asked(loss, skip=2)
+        self.further_terms = [(name, term, asked(term)) for name, term in terms.items()]
         self.make_optimizer = optimizer
         self.make_schedule = schedule
-        self.weight_regularizers = dict(weight_regularizers or {})
+        self.algorithm = algorithm or Supervised()
+        self.teacher = teacher
         self.seed = seed
         self.training_address = training
-        self.validate = validate
-        self.on_row = on_row
         self.settings = settings
         self.autocast = settings.autocast()
         self.scaler = settings.scaler()
-        self.on_step: Callable[[int], None] | None = None
+        self.optimizer: torch.optim.Optimizer | None = None
         self.history: list[dict[str, float]] = []
+        self.stopped = False  # before the last epoch, by a callback
         self.steps_per_epoch = 1
         self.totals = EpochSums()
+        self.set_callbacks(callbacks or {})
 
-    def forward(self, x: Tensor, target: Tensor | None = None) -> Any:
-        return self.network(x, target)
+        self.asks = {name for names in (self.loss_asks, *(names for *_, names in self.further_terms)) for name in names}
+        for part in (*self.modules(), self.algorithm, *self.callbacks.values()):
+            self.asks |= set(getattr(part, "asks", ()))
+        if "progress" in self.asks:
+            self.register_buffer("progress", torch.zeros(()), persistent=False)
+        else:
+            self.progress = None
+        if "teacher" in self.asks and teacher is None:
+            raise ConfigError(
+                f"{self._who_asks('teacher')} follows a teacher, and there is none; add teacher=RUN, the id of a finished run"
+            )
+        if self.num_passes > 1 and self.scaler.is_enabled():
+            passes = f"algorithm {type(self.algorithm).__name__} takes {self.num_passes} backward passes a step"
+            raise ConfigError(f"{passes}, which 16-mixed cannot scale; use trainer.precision=bf16-mixed or 32")
 
-    def terms(self, x: Tensor, y: Tensor) -> tuple[dict[str, Tensor], Tensor]:
-        """Named loss terms of one batch, and its logits."""
-        out = self.network(x, y)
-        terms = dict(self.loss(out, out.target))
+    # ---- parts --------------------------------------------------------------------------------------------------------------------
+
+    def set_callbacks(self, callbacks: Mapping[str, Any]) -> None:
+        """Callbacks in the order of an epoch's end: those that react to its row (`reads_row`) after those that write into it."""
+        self.callbacks = dict(sorted(callbacks.items(), key=lambda item: getattr(item[1], "order", 0)))
+        self.in_step = [(one, one.every) for one in self.callbacks.values() if hasattr(one, "on_step") and one.every]
+        self.on_gradients = [one for one in self.callbacks.values() if hasattr(one, "on_gradients")]
+
+    @property
+    def num_passes(self) -> int:
+        """Backward passes that the algorithm takes in a step."""
+        return getattr(self.algorithm, "num_passes", 1)
+
+    def _who_asks(self, name: str) -> str:
+        terms = [term for term, _, names in self.further_terms if name in names]
+        return terms[0] if terms else type(self.loss).__name__
+
+    def prepare(self, states: Mapping[str, Any] | None = None) -> None:
+        """Before the first step: `algorithm.setup`, every `callback.on_fit_start`, then their states where there are some."""
+        self.algorithm.setup(self)
+        for callback in self.callbacks.values():
+            if hasattr(callback, "on_fit_start"):
+                callback.on_fit_start(self)
+        for name, part in self._stateful().items():
+            if states and name in states:
+                part.load_state_dict(states[name])
+        self.saved_states = None
+
+    def _stateful(self) -> dict[str, Any]:
+        parts = {"algorithm": self.algorithm, **{f"callback.{name}": one for name, one in self.callbacks.items()}}
+        return {name: part for name, part in parts.items() if hasattr(part, "state_dict")}
+
+    def restore(self, checkpoint: Mapping[str, Any]) -> None:
+        """What a checkpoint holds of the trained network and of callbacks and algorithm, for testing: see `tested`."""
+        self.load_state_dict(checkpoint["state_dict"])
+        self.on_load_checkpoint(checkpoint)
+        self.prepare(self.saved_states)
+
+    def tested(self, *, now: bool = False) -> nn.Module:
+        """The network that is tested: the algorithm's, as the callbacks have it (averaged, the best epoch's).
+
+        now: as it stands in this epoch, without the callbacks that choose among epochs: what is validated.
+        """
+        network = self.algorithm.tested()
+        for callback in self.callbacks.values():
+            if hasattr(callback, "tested") and not (now and getattr(callback, "reads_row", False)):
+                network = callback.tested(network)
+        return network
+
+    def train_batches(self) -> Iterator[tuple[Tensor, ...]]:
+        """The training images once more, as they are augmented in this epoch."""
+        return iter(self.trainer.train_dataloader.loader)
+
+    def stop(self) -> None:
+        """End training after this epoch."""
+        self.stopped = self.trainer.should_stop = True
+
+    # ---- one step -----------------------------------------------------------------------------------------------------------------
+
+    def output(self, x: Tensor, target: Tensor | None = None) -> Output:
+        """What the network says of a batch in training."""
+        return self.network(x, target) if self.progress is None else self.network(x, target, self.progress)
+
+    forward = output
+
+    def terms(self, out: Output, batch: Batch, teacher: Output | None = None) -> dict[str, Tensor]:
+        """Every named term of the loss of what the network said of a batch."""
+        offers = {"x": batch.x, "out": out, "target": out.target, "network": self.network, "progress": self.progress}
+        offers |= {"teacher": teacher, "index": batch.index}
+        terms = dict(self.loss(out, out.target, **{name: offers[name] for name in self.loss_asks}))
         terms |= self.network.penalties()
-        terms |= {name: penalty(self.network) for name, penalty in self.weight_regularizers.items()}
-        return terms, out.logits
+        for name, term, names in self.further_terms:
+            value = term(**{key: offers[key] for key in names})
+            terms |= value if isinstance(value, Mapping) else {name: value}
+        return terms
 
-    def objective(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor, tuple[str, ...], tuple[str, ...]]:
+    def objective(self, batch: Batch, teacher: Output | None = None) -> tuple[Tensor, Tensor, Tensor, tuple[str, ...], tuple[str, ...]]:
         """The loss of one batch; its terms and the placed modules' statistics (T,), fp32; how many it got right; the names of both.
 
         `compile_objective` makes it one graph.
         """
-        terms, logits = self.terms(x, y)
+        terms, out = self.algorithm.terms(self, batch, teacher)
         values = [term.float() for term in terms.values()]
         values_T = torch.stack(values) if len(values) > 1 else values[0][None]
         total = values_T.sum() if len(values) > 1 else values[0]
-        correct = (logits.argmax(1) == y).sum()
+        correct = (out.logits.argmax(1) == batch.y).sum()
         values_T = values_T.detach()
         statistics = self.network.statistics()
         if statistics:
@@ -93,55 +189,80 @@ class Learner(pl.LightningModule):
         torch._dynamo.config.fail_on_recompile_limit_hit = True
         self.objective = torch.compile(self.objective, dynamic=False, **options)
 
-    def training_step(self, batches: Iterable[tuple[Tensor, Tensor]], index: int) -> None:
-        """A chunk of optimisation steps (see `StepChunks`): what Lightning costs a call is shared by all of them."""
-        if index == 0:
-            self._start_epoch()
-        trainer, totals = self.trainer, self.totals
-        optimizer, alone = trainer.optimizers[0], trainer.world_size == 1
-        backward = Tensor.backward if alone else self.manual_backward  # DDP must hear of every backward pass
-        for x, y in batches:
-            self.step(x, y, optimizer, totals, backward=backward)
-            if self.on_step:
-                self.on_step(totals.steps)
-            if alone and trainer.received_sigterm:
-                return  # Lightning sees it next
-
-    def step(
-        self,
-        x: Tensor,
-        y: Tensor,
-        optimizer: torch.optim.Optimizer,
-        totals: EpochSums,
-        *,
-        backward: Callable[[Tensor], None] = Tensor.backward,
-    ) -> None:
+    def step(self, batch: Batch, totals: EpochSums, *, backward: Callable[[Tensor], None] = Tensor.backward) -> None:
         """One optimisation step. Nothing here reads the device."""
+        optimizer, scaler = self.optimizer, self.scaler
         factor = self.schedule(totals.steps)
         for group in optimizer.param_groups:
             group["lr"] = group["initial_lr"] * factor
-        with self.autocast:
-            total, values_T, correct, totals.names, totals.watched = self.objective(x, y)
-        optimizer.zero_grad()
-        backward(self.scaler.scale(total))
-        if self.settings.gradient_clip is not None:
-            self.scaler.unscale_(optimizer)
-            torch.nn.utils.clip_grad_norm_(self.parameters(), self.settings.gradient_clip)
-        self.scaler.step(optimizer)
-        self.scaler.update()
-        if totals.sums is None:
-            totals.sums, totals.correct = torch.zeros_like(values_T, dtype=torch.float64), torch.zeros_like(correct)
-        totals.sums += values_T
-        totals.correct += correct
-        totals.images += len(y)
-        totals.steps += 1
+        if self.progress is not None:
+            self.progress.fill_(totals.steps / self.total_steps)
+        teacher = self.teacher(batch) if "teacher" in self.asks else None
+        draws = random_state(batch.x.device) if self.num_passes > 1 else None
+        first: list[tuple] = []
+
+        def closure() -> None:
+            """Gradients of the batch at the present weights; a second pass repeats the random draws of the first."""
+            if first:
+                restore_random_state(draws)
+            with self.autocast:
+                found = self.objective(batch, teacher)
+            optimizer.zero_grad()
+            backward(scaler.scale(found[0]))
+            if not first:
+                first.append(found)
+
+        self.algorithm.update(self, closure)
+        _, values_T, correct, totals.names, totals.watched = first[0]
+        totals.add(values_T, correct, len(batch.y))
+
+    def apply_gradients(self) -> None:
+        """The optimizer's step on the gradients there are, clipped where asked for."""
+        optimizer, scaler, clip = self.optimizer, self.scaler, self.settings.gradient_clip
+        if clip is not None or self.on_gradients:
+            scaler.unscale_(optimizer)
+        for callback in self.on_gradients:
+            callback.on_gradients(self, self.totals.steps)
+        if clip is not None:
+            torch.nn.utils.clip_grad_norm_(self.parameters(), clip)
+        scaler.step(optimizer)
+        scaler.update()
+
+    def training_step(self, batches: Iterable[tuple[Tensor, ...]], index: int) -> None:
+        """A chunk of optimisation steps (see `StepChunks`): what Lightning costs a call is shared by all of them."""
+        if index == 0:
+            self._start_epoch()
+        trainer, totals, in_step = self.trainer, self.totals, self.in_step
+        alone = trainer.world_size == 1
+        backward = Tensor.backward if alone else self.manual_backward  # DDP must hear of every backward pass
+        for batch in batches:
+            self.step(Batch(*batch), totals, backward=backward)
+            for callback, every in in_step:
+                if totals.steps % every == 0:
+                    callback.on_step(self, totals.steps)
+            if alone and trainer.received_sigterm:
+                return  # Lightning sees it next
+
+    # ---- one epoch ----------------------------------------------------------------------------------------------------------------
+
+    def on_train_start(self) -> None:
+        self.prepare(self.saved_states)
 
     def _start_epoch(self) -> None:
         """Called by the first batch: Lightning leaves its epoch-start hook out after a restart."""
         seed_all(self.seed, 1 + self.current_epoch, self.global_rank)
         self.totals = EpochSums(steps=self.current_epoch * self.steps_per_epoch, started=time.monotonic())
+        for callback in self.callbacks.values():
+            if hasattr(callback, "on_epoch_start"):
+                callback.on_epoch_start(self, self.current_epoch)
 
     def on_train_epoch_end(self) -> None:
+        row = self._row()
+        for callback in self.callbacks.values():
+            if hasattr(callback, "on_epoch_end"):
+                callback.on_epoch_end(self, row)
+
+    def _row(self) -> dict[str, float]:
         totals, world = self.totals, self.trainer.world_size
         sums = self.trainer.strategy.reduce(torch.cat([totals.sums, totals.correct[None]]), reduce_op="sum")
         count = self.steps_per_epoch * world
@@ -161,35 +282,48 @@ class Learner(pl.LightningModule):
                 f"loss term {' and '.join(bad)} became {averages[bad[0]]} in epoch {epoch + 1}; lower optimizer.lr "
                 f"(now {row['lr']:.3g}) or set trainer.gradient_clip=1; epochs before it are kept"
             )
-        last = epoch + 1 == self.trainer.max_epochs
-        if self.validate and self.trainer.is_global_zero and (last or (epoch + 1) % self.settings.val_every == 0):
-            row |= self.validate()
-        self.history.append(row)
-        if self.on_row and self.trainer.is_global_zero:
-            self.on_row(row, self.history)
+        return row
+
+    @property
+    def last_epoch(self) -> bool:
+        """Whether training ends with the epoch under way."""
+        return self.stopped or self.current_epoch + 1 == self.trainer.max_epochs
 
     @property
     def rate(self) -> float:
         """The learning rate of the next step (of the first parameter group)."""
-        return self.trainer.optimizers[0].param_groups[0]["initial_lr"] * self.schedule(self.totals.steps)
+        return self.optimizer.param_groups[0]["initial_lr"] * self.schedule(self.totals.steps)
+
+    @property
+    def total_steps(self) -> int:
+        return self.settings.max_epochs * self.steps_per_epoch
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         optimizer = self.make_optimizer([parameter for parameter in self.parameters() if parameter.requires_grad])
         for group in optimizer.param_groups:
             group["initial_lr"] = group["lr"]
-        steps = self.steps_per_epoch
-        self.schedule = self.make_schedule(total_steps=self.settings.max_epochs * steps, steps_per_epoch=steps)
+        self.schedule = self.make_schedule(total_steps=self.total_steps, steps_per_epoch=self.steps_per_epoch)
+        self.optimizer = optimizer
         return optimizer
 
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        checkpoint["attnlab"] = {"training": self.training_address, "history": [dict(row) for row in self.history]}
-        if self.scaler.is_enabled():
-            checkpoint["attnlab"]["scaler"] = self.scaler.state_dict()
+    # ---- checkpoints --------------------------------------------------------------------------------------------------------------
 
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        self.history = [dict(row) for row in checkpoint["attnlab"]["history"]]
+    saved_states: Mapping[str, Any] | None = None  # of algorithm and callbacks, until `prepare` hands them out
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        own = {"training": self.training_address, "history": [dict(row) for row in self.history], "stopped": self.stopped}
+        own["states"] = {name: part.state_dict() for name, part in self._stateful().items()}
         if self.scaler.is_enabled():
-            self.scaler.load_state_dict(checkpoint["attnlab"]["scaler"])
+            own["scaler"] = self.scaler.state_dict()
+        checkpoint["attnlab"] = own
+
+    def on_load_checkpoint(self, checkpoint: Mapping[str, Any]) -> None:
+        own = checkpoint["attnlab"]
+        self.history = [dict(row) for row in own["history"]]
+        self.stopped = own.get("stopped", False)
+        self.saved_states = own.get("states", {})
+        if self.scaler.is_enabled():
+            self.scaler.load_state_dict(own["scaler"])
 
     def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
         return batch  # loaders give batches on the device already

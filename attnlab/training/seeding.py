@@ -22,3 +22,15 @@ def seed_all(*parts: int) -> None:
     random.seed(seed)
     numpy.random.seed(seed % 2**32)
     torch.manual_seed(seed)
+
+
+def random_state(device: torch.device) -> tuple[torch.device, torch.Tensor, torch.Tensor | None]:
+    """Where PyTorch's generators stand, of the CPU and of `device`; waits for no device (a GPU's generator counts on the host)."""
+    return device, torch.get_rng_state(), torch.cuda.get_rng_state(device) if device.type == "cuda" else None
+
+
+def restore_random_state(state: tuple[torch.device, torch.Tensor, torch.Tensor | None]) -> None:
+    device, cpu, cuda = state
+    torch.set_rng_state(cpu)
+    if cuda is not None:
+        torch.cuda.set_rng_state(cuda, device)

@@ -3,7 +3,6 @@
 import contextlib
 import functools
 import logging
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -85,6 +84,11 @@ class Settings:
         log.info("training without torch.compile, which %s", missing)
         return None
 
+    @property
+    def world_size(self) -> int:
+        """Processes that train together."""
+        return self.devices if self.strategy == "ddp" else 1
+
     def autocast(self) -> contextlib.AbstractContextManager:
         """The precision of every forward pass: tests and banks see the network as training did."""
         kinds = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
@@ -105,7 +109,7 @@ class Settings:
             torch.set_float32_matmul_precision("high")
             torch.backends.cudnn.benchmark = True
 
-    def trainer(self, callbacks: "Sequence[pl.Callback]") -> "pl.Trainer":
+    def trainer(self) -> "pl.Trainer":
         import pytorch_lightning as pl
 
         logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
@@ -115,9 +119,8 @@ class Settings:
                 accelerator=self.device.type,
                 devices=self.devices,
                 strategy=self.strategy,
-                callbacks=list(callbacks),
                 logger=False,
-                enable_checkpointing=True,  # ours below; Lightning adds none when given one
+                enable_checkpointing=False,  # our own callback writes them
                 enable_progress_bar=False,
                 enable_model_summary=False,
                 num_sanity_val_steps=0,

@@ -103,12 +103,15 @@ class Framework:
     def __init__(self, network: nn.Module, loader: Any, settings: Any, *, loss: nn.Module | None = None) -> None:
         from functools import partial
 
+        from attnlab.callbacks.history import History
+        from attnlab.callbacks.progress import Progress
         from attnlab.losses.cross_entropy import CrossEntropy
         from attnlab.training.learner import Learner
         from attnlab.training.schedules import cosine
 
         loss = loss or CrossEntropy(10, 1)
-        self.learner = Learner(network, loss, optimizer=sgd, schedule=partial(cosine, warmup=1.0), settings=settings)
+        callbacks = {"history": History(), **({"progress": Progress(images_per_epoch=0)} if settings.progress else {})}
+        self.learner = Learner(network, loss, optimizer=sgd, schedule=partial(cosine, warmup=1.0), settings=settings, callbacks=callbacks)
         self.learner.steps_per_epoch = len(loader)
         if settings.compile_mode:
             self.learner.compile_objective(mode=settings.compile_mode)
@@ -117,9 +120,8 @@ class Framework:
     def epoch(self) -> float:
         from attnlab.training.epoch import StepChunks
         from attnlab.training.hardware import quiet
-        from attnlab.training.progress import callbacks
 
-        trainer = self.settings.trainer(callbacks(None, settings=self.settings, images_per_epoch=0))
+        trainer = self.settings.trainer()
         with quiet():
             trainer.fit(self.learner, train_dataloaders=StepChunks(self.loader))
         self.learner.network.to(self.settings.device)

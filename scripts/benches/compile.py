@@ -38,7 +38,7 @@ def one(mode: str, choice: str, options: Options) -> dict[str, float]:
     batch = next(iter(resident(2 * size, SHAPE, batch_size=size, device=settings.device, pad=4, flip=True)))
     torch.manual_seed(0)
     step = Step(choice, batch, settings, 20 if gpu else 1)
-    first = seconds(lambda: step.learner.step(*batch, step.optimizer, step.totals), settings.device)
+    first = seconds(lambda: step.learner.step(step.batch, step.totals), settings.device)
     step.seconds()
     later = statistics.median(step.seconds() for _ in range(3 if options.quick else 7))
     return {"first_seconds": first, "images_per_second": size / later}

@@ -26,24 +26,26 @@ class Step:
     def __init__(self, choice: str | None, batch: Any, settings: Any, times: int) -> None:
         from attnlab.config.compose import compose
         from attnlab.pipeline.factory import make_learner
-        from attnlab.training.epoch import EpochSums
+        from attnlab.training.epoch import Batch, EpochSums
 
         words = ["data=digits", "data.size=32", "model=resnet18", "model.bottleneck=30", "logger=none"]
         plan = compose([*words, *([choice] if choice else [])])
         self.learner = make_learner(plan, Shape(), settings).to(settings.device)
         self.learner.steps_per_epoch = 1000
-        self.optimizer, self.totals = self.learner.configure_optimizers(), EpochSums()
+        self.learner.configure_optimizers()
+        self.learner.prepare()
+        self.totals = EpochSums()
         if settings.compile_mode:
             self.learner.compile_objective(mode=settings.compile_mode)
         self.learner.train()
-        self.batch, self.times, self.device = batch, times, settings.device
+        self.batch, self.times, self.device = Batch(*batch), times, settings.device
 
     def seconds(self) -> float:
         return seconds(self.work, self.device) / self.times
 
     def work(self) -> None:
         for _ in range(self.times):
-            self.learner.step(*self.batch, self.optimizer, self.totals)
+            self.learner.step(self.batch, self.totals)
 
 
 class Shape:
@@ -51,6 +53,15 @@ class Shape:
 
     shape = SHAPE
     num_classes = 10
+
+    def moments(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
+        return (0.5,) * SHAPE[0], (0.25,) * SHAPE[0]
+
+    def steps_per_epoch(self, *, world_size: int = 1) -> int:
+        return 1000
+
+    def has(self, split: str) -> bool:
+        return False
 
 
 def measure(options: Options) -> tuple[dict[str, Any], Table]:

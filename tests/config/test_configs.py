@@ -26,6 +26,8 @@ NEEDS = {
     "model=vgg16": ["data.size=32"],
     "data=two_moons": ["model=mlp2d"],
     "loss=large_margin": [*NARROW, "model.bottleneck=8"],
+    "callback=best": [*NARROW, "data.val=0.2"],
+    "callback=early_stop": [*NARROW, "data.val=0.2"],
     "trainer=ddp": [*NARROW, "trainer.devices=1"],
 }
 LTPA = ["model=vgg_ltpa", "model.width=4", "data.size=32"]

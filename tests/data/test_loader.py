@@ -6,7 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from attnlab.data.augment import Crops, epoch_plan, mirror, mirror_picks, pad_zeros, stream_seed
+from attnlab.data.augment import Crops, epoch_order, mirror, mirror_picks, pad_zeros, stream_seed
 from attnlab.data.images import ImageSet
 from attnlab.data.loader import AT_ONCE_BYTES, ResidentLoader
 from attnlab.data.stream import StreamLoader
@@ -50,7 +50,7 @@ def by_hand(images, order, dy, dx, flip, pad, mean, std):
 )
 def test_augmentation_equals_a_loop_over_images(pad, num, shape, seed):
     images = torch.randint(0, 256, (num, *shape), dtype=torch.uint8, generator=torch.Generator().manual_seed(seed))
-    plan = epoch_plan(num, seed=seed, epoch=0, pad=pad)
+    plan = epoch_order(num, seed=seed, epoch=0, pad=pad)
     crops = Crops(pad_zeros(images.permute(0, 2, 3, 1), pad), pad)
     got = crops(crops.first(plan.order_N, plan.dy_N, plan.dx_N))
     got = mirror(got, mirror_picks(plan.flip_N, len(got))).permute(0, 3, 1, 2)
@@ -64,7 +64,7 @@ def test_batches_equal_the_loop_and_are_channels_last(monkeypatch, at_once):
     monkeypatch.setitem(AT_ONCE_BYTES, "cpu", at_once * 8 * 4 * images[0].numel())
     loader = ResidentLoader(images, labels, **options(**TRAINING))
     loader.set_epoch(4)
-    plan = epoch_plan(37, seed=3, epoch=4, pad=2)
+    plan = epoch_order(37, seed=3, epoch=4, pad=2)
     batches = list(loader)
     assert len(batches) == len(loader) == 4 and loader.at_once == at_once
     for k, (x, y) in enumerate(batches):
@@ -76,7 +76,7 @@ def test_batches_equal_the_loop_and_are_channels_last(monkeypatch, at_once):
 
 
 def test_draws_are_uniform():
-    plan = epoch_plan(50_000, seed=0, epoch=0, pad=2)
+    plan = epoch_order(50_000, seed=0, epoch=0, pad=2)
     for offsets in (plan.dy_N, plan.dx_N):
         counts = torch.bincount(offsets, minlength=5)
         assert len(counts) == 5 and (counts - 10_000).abs().max() < 500
@@ -100,8 +100,8 @@ def test_an_epoch_is_a_function_of_seed_and_epoch_alone():
     assert not torch.equal(epoch(7), epoch(8))
     assert not torch.equal(epoch(7), epoch(7, seed=4))
     assert len({stream_seed("epoch", s, e) for s in range(30) for e in range(30)}) == 900
-    order = epoch_plan(37, seed=3, epoch=7, pad=0).order_N
-    assert torch.equal(order, epoch_plan(37, seed=3, epoch=7, pad=4).order_N)  # whatever the augmentation
+    order = epoch_order(37, seed=3, epoch=7, pad=0).order_N
+    assert torch.equal(order, epoch_order(37, seed=3, epoch=7, pad=4).order_N)  # whatever the augmentation
 
 
 def test_evaluation_is_every_image_in_order():

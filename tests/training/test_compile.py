@@ -10,7 +10,7 @@ from torch._dynamo.testing import CompileCounter
 from attnlab.config.compose import compose
 from attnlab.config.targets import group_choices
 from attnlab.pipeline.factory import make_data, make_learner, make_settings
-from attnlab.training.epoch import EpochSums
+from attnlab.training.epoch import Batch, EpochSums
 from attnlab.training.learner import Learner
 from attnlab.training.seeding import seed_all
 from attnlab.training.settings import Settings
@@ -52,10 +52,12 @@ def learner_of(words: list[str]) -> tuple[Learner, tuple[torch.Tensor, torch.Ten
 
 
 def steps(learner: Learner, batch: tuple[torch.Tensor, torch.Tensor], *, num: int = 2) -> list[float]:
-    optimizer, totals, seen = learner.configure_optimizers(), EpochSums(), []
+    learner.configure_optimizers()
+    learner.prepare()
+    totals, seen = EpochSums(), []
     for step in range(num):
         seed_all(step)
-        learner.step(*batch, optimizer, totals)
+        learner.step(Batch(*batch), totals)
         seen.append(totals.sums.sum().item())
     return seen
 

@@ -23,10 +23,10 @@ for kind, when in [*deaths, (None, None)]:
     child = os.fork()
     if child == 0:
         step, replace = Learner.step, Path.replace
-        def stepping(self, x, y, optimizer, sums, **options):
-            if kind == "step" and sums.steps == when:
+        def stepping(self, batch, totals, **options):
+            if kind == "step" and totals.steps == when:
                 os.kill(os.getpid(), signal.SIGKILL)
-            return step(self, x, y, optimizer, sums, **options)
+            return step(self, batch, totals, **options)
         def replacing(self, target):
             if kind == "save" and Path(target).name == "last.ckpt":
                 os.kill(os.getpid(), signal.SIGKILL)  # the temporary file is written, the name not yet changed

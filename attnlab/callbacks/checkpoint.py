@@ -1,0 +1,31 @@
+"""Checkpoint: what a run goes on from."""
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from attnlab.callbacks import CHECKPOINT
+
+if TYPE_CHECKING:
+    from attnlab.training.learner import Learner
+
+
+class Checkpoint:
+    """`last.ckpt` after an epoch: at most every `seconds`, and always after the last. Written beside its place, then renamed."""
+
+    order = CHECKPOINT
+
+    def __init__(self, path: Path, *, seconds: float = 10.0) -> None:
+        self.path, self.seconds = path, seconds
+        self.saved = time.monotonic()
+
+    def on_epoch_end(self, learner: "Learner", row: dict[str, float]) -> None:
+        trainer = learner.trainer
+        due = learner.last_epoch or time.monotonic() - self.saved >= self.seconds
+        if not trainer.strategy.broadcast(due):
+            return
+        temporary = self.path.with_name(f".{self.path.name}.tmp")
+        trainer.save_checkpoint(temporary)
+        if trainer.is_global_zero:
+            temporary.replace(self.path)
+        self.saved = time.monotonic()

@@ -1,0 +1,34 @@
+"""Ask by name: a component names what it wants, in its constructor or in its call, and is given that and nothing else.
+
+A constructor may name what is known when a run is built (CONSTRUCTION); a call what is known in a training step (CALL).
+Imports nothing heavy.
+"""
+
+import functools
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any
+
+# shape: of the value at the place, or of the images; dim: of the features; host: the module that is replaced; read_shapes: of the values
+# read; mean, std: of the images' channels; total_steps, steps_per_epoch: optimisation steps
+CONSTRUCTION = ("shape", "num_classes", "dim", "host", "read_shapes", "mean", "std", "total_steps", "steps_per_epoch")
+# x: the batch; out: the network's Output; target: labels; network; progress: 0-d tensor in [0, 1]; teacher: the teacher's Output; index:
+# positions of the images in the training split
+CALL = ("x", "out", "target", "network", "progress", "teacher", "index")
+OFFERS = frozenset((*CONSTRUCTION, *CALL))
+
+
+def asked(function: Callable, *, skip: int = 0) -> tuple[str, ...]:
+    """What a class, a function or a module's `forward` asks for: parameters called like an offer that a partial has not set.
+
+    skip: so many leading parameters are given by position. A partial's None counts as not set: a yaml may show the key.
+    """
+    plain = function if inspect.isclass(function) or isinstance(function, functools.partial) else getattr(function, "forward", function)
+    names = list(inspect.signature(plain).parameters)[skip:]
+    settled = plain.keywords if isinstance(plain, functools.partial) else {}
+    return tuple(name for name in names if name in OFFERS and settled.get(name) is None)
+
+
+def given(function: Callable, offers: Mapping[str, Any], *, skip: int = 0) -> dict[str, Any]:
+    """Those of `offers` that `function` asks for, as keyword arguments."""
+    return {name: offers[name] for name in asked(function, skip=skip) if name in offers}

@@ -53,6 +53,9 @@ HARD = [
     "optimizer.lr=0.01",
     "regularizer=[cutout,maxdropout,dropout]",
     "attention=rect",
+    "callback=[ema,swa]",
+    "callback.swa.start=0.25",
+    "algorithm=sam",
     "ood=[msp,knn]",
     "trainer.max_epochs=4",
 ]
@@ -103,7 +106,8 @@ def test_killed_runs_end_as_the_run_that_was_not(tmp_path: Path) -> None:
     assert plain(torn["ckpt"]["attnlab"]["history"]) == plain(whole["ckpt"]["attnlab"]["history"])
     for part in ("state_dict", "optimizer_states"):
         assert equal(torn["ckpt"][part], whole["ckpt"][part]), part
-    assert "loss.means" in torn["ckpt"]["state_dict"]
+    assert equal(torn["ckpt"]["attnlab"]["states"], whole["ckpt"]["attnlab"]["states"])
+    assert "loss.means" in torn["ckpt"]["state_dict"] and {"callback.ema", "callback.swa"} <= whole["ckpt"]["attnlab"]["states"].keys()
     assert "going on after epoch" in torn["log"]
     assert not list((tmp_path / "torn").glob("runs/*/.*.tmp"))
 

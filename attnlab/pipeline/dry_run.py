@@ -31,8 +31,7 @@ def dry_run(plan: Plan) -> None:
     totals = learner.totals
     for batch in itertools.islice(itertools.chain(loader, loader), 2):
         learner.step(Batch(*batch), totals)
-        for callback, _ in learner.in_step:
-            callback.on_step(learner, totals.steps)
+        learner.after_step(totals.steps)
     values = {name: value / totals.steps for name, value in zip(totals.names, totals.sums.tolist())}
     if not all(math.isfinite(value) for value in values.values()):
         raise ValueError(f"the loss is not finite after {totals.steps} steps: {values}")

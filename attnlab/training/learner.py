@@ -232,16 +232,21 @@ class Learner(pl.LightningModule):
         """A chunk of optimisation steps (see `StepChunks`): what Lightning costs a call is shared by all of them."""
         if index == 0:
             self._start_epoch()
-        trainer, totals, in_step = self.trainer, self.totals, self.in_step
+        trainer, totals = self.trainer, self.totals
         alone = trainer.world_size == 1
         backward = Tensor.backward if alone else self.manual_backward  # DDP must hear of every backward pass
         for batch in batches:
             self.step(Batch(*batch), totals, backward=backward)
-            for callback, every in in_step:
-                if totals.steps % every == 0:
-                    callback.on_step(self, totals.steps)
+            if self.in_step:
+                self.after_step(totals.steps)
             if alone and trainer.received_sigterm:
                 return  # Lightning sees it next
+
+    def after_step(self, step: int) -> None:
+        """Callbacks of the `step`-th step. What is true of `step` is true of them: nothing may read the device."""
+        for callback, every in self.in_step:
+            if step % every == 0:
+                callback.on_step(self, step)
 
     # ---- one epoch ----------------------------------------------------------------------------------------------------------------
 

@@ -83,14 +83,18 @@ def no_host_reads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Every training step of the test runs under the counter."""
     from attnlab.training.learner import Learner
 
-    found, step = [], Learner.step
+    found, methods = [], {name: getattr(Learner, name) for name in ("step", "after_step")}
 
-    def watched(self: Learner, *args, **options) -> None:
-        with Reads() as reads:
-            step(self, *args, **options)
-        found.append(reads.found)
+    def watched(name: str):
+        def method(self: Learner, *args, **options) -> None:
+            with Reads() as reads:
+                methods[name](self, *args, **options)
+            found.append(reads.found)
 
-    monkeypatch.setattr(Learner, "step", watched)
+        return method
+
+    for name in methods:
+        monkeypatch.setattr(Learner, name, watched(name))
     return found
 
 
@@ -111,7 +115,7 @@ def test_two_steps(case: str, tmp_path: Path, no_host_reads: list[list[str]]) ->
             assert compose([*words, *path]).full["data"]["_target_"].endswith(target.__name__)
             return
     dry_run(compose([*words, f"paths.outputs={tmp_path}"]))
-    assert no_host_reads == [[], []]
+    assert no_host_reads == [[]] * 4  # two steps, and what callbacks do after them
     assert not list(tmp_path.iterdir())
 
 

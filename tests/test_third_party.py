@@ -1,11 +1,16 @@
-"""A component of somebody else's needs a class and a yaml in their package, and nothing here."""
+"""What somebody else adds needs a class and a yaml in their package, and nothing here: one newcomer through every door."""
 
 import json
 import subprocess
 import sys
 from pathlib import Path
 
-MODULE = '''
+import pytest
+
+from tests import ROOT
+
+FILES = {
+    "halve.py": '''
 from torch import Tensor, nn
 
 
@@ -18,37 +23,119 @@ class Halve(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return x / self.divisor
-'''
-YAML = "halve:\n  at: layer1\n  module: {_target_: theirs.halve.Halve, _partial_: true}\n"
+''',
+    "around.py": '''
+import torch
+from torch import nn
+
+from attnlab.algorithms.supervised import Supervised
 
 
-def test_a_package_from_outside(tmp_path: Path) -> None:
-    package = tmp_path / "theirs"
-    (package / "conf" / "attention").mkdir(parents=True)
-    (package / "__init__.py").touch()
-    (package / "conf" / "__init__.py").touch()
-    (package / "halve.py").write_text(MODULE)
-    (package / "conf" / "attention" / "halve.yaml").write_text(YAML)
-    words = [
-        "hydra.searchpath=[pkg://theirs.conf]",
-        "attention=halve",
-        "attention.halve.module.divisor=3",
-        "allow_targets=[theirs]",
-        "model.width=4",
-        "data.limit=64",
-        "data.batch_size=16",
-        "trainer.max_epochs=1",
-        "ood=none",
-        "logger=none",
-        f"paths.outputs={tmp_path}/outputs",
-    ]
-    code = f"import sys, runpy; sys.path.insert(0, {str(tmp_path)!r}); runpy.run_module('attnlab.train', run_name='__main__')"
-    root = Path(__file__).parents[1]
-    done = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True, timeout=120, cwd=root)
+class Count:
+    """Counts steps, and keeps count in the checkpoint."""
+
+    every = 1
+
+    def __init__(self, *, num_classes: int, total_steps: int) -> None:
+        self.classes, self.total, self.steps = num_classes, total_steps, 0
+
+    def on_step(self, learner, step: int) -> None:
+        self.steps += 1
+
+    def on_epoch_end(self, learner, row: dict) -> None:
+        row["counted"] = self.steps / self.total
+
+    def state_dict(self) -> dict:
+        return {"steps": self.steps}
+
+    def load_state_dict(self, state: dict) -> None:
+        self.steps = state["steps"]
+
+
+class Twice(Supervised):
+    """Learns from the batch and from its negative."""
+
+    def terms(self, learner, batch, teacher):
+        out = learner.output(batch.x, batch.y)
+        terms = learner.terms(out, batch, teacher)
+        negative = learner.loss(learner.output(-batch.x, batch.y), batch.y)
+        return {**terms, **{f"negative_{name}": value for name, value in negative.items()}}, out
+
+
+class Largest:
+    def run(self, trained) -> dict:
+        return {"theirs/largest_logit": float(trained.bank("test").logits.max())}
+
+
+class InputGradient:
+    def explain(self, network, x_BCHW, target_B):
+        x = x_BCHW.detach().requires_grad_()
+        chosen = network(x).logits.gather(1, target_B[:, None]).sum()
+        return torch.autograd.grad(chosen, x)[0].abs().sum(1, keepdim=True)
+
+
+class Follow(nn.Module):
+    def __init__(self, *, weight: float = 1.0) -> None:
+        super().__init__()
+        self.weight = weight
+
+    def forward(self, out, teacher):
+        return self.weight * (out.logits - teacher.logits).square().mean()
+''',
+    "conf/attention/halve.yaml": "halve:\n  at: layer1\n  module: {_target_: theirs.halve.Halve, _partial_: true}\n",
+    "conf/callback/count.yaml": "count: {_target_: theirs.around.Count}\n",
+    "conf/algorithm/twice.yaml": "_target_: theirs.around.Twice\n",
+    "conf/evaluator/largest.yaml": "largest: {_target_: theirs.around.Largest}\n",
+    "conf/explainer/input_gradient.yaml": "input_gradient: {_target_: theirs.around.InputGradient}\n",
+    "conf/distillation/follow.yaml": "follow: {_target_: theirs.around.Follow, weight: 0.5}\n",
+}
+WHERE = ["hydra.searchpath=[pkg://theirs.conf]", "allow_targets=[theirs]"]
+SMALL = [
+    "model.width=4",
+    "data.limit=64",
+    "data.batch_size=16",
+    "trainer.max_epochs=1",
+    "trainer.accelerator=cpu",
+    "ood=none",
+    "logger=none",
+]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("third")
+    for name, text in {**FILES, "__init__.py": "", "conf/__init__.py": ""}.items():
+        path = root / "theirs" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    return root
+
+
+def command(folder: Path, *words: str) -> subprocess.CompletedProcess:
+    code = f"import sys, runpy; sys.path.insert(0, {str(folder)!r}); runpy.run_module('attnlab.train', run_name='__main__')"
+    words = (*WHERE, *SMALL, f"paths.outputs={folder}/outputs", *words)
+    return subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True, timeout=120, cwd=ROOT)
+
+
+def result_of(done: subprocess.CompletedProcess) -> dict:
     assert done.returncode == 0, done.stderr
-    result = json.loads(Path(done.stdout.strip().splitlines()[-1]).read_text())
-    assert result["places"] == {"halve@layer1": "after"}
-    assert result["config"]["attention"]["halve"]["module"]["divisor"] == 3
+    return json.loads(Path(done.stdout.strip().splitlines()[-1]).read_text())
 
-    refused = subprocess.run([sys.executable, "-c", code, *words[:3], *words[4:]], capture_output=True, text=True, timeout=120, cwd=root)
+
+def test_a_newcomer_through_every_door(folder: Path) -> None:
+    words = ["attention=halve", "attention.halve.module.divisor=3", "callback=count", "algorithm=twice", "evaluator=largest"]
+    first = result_of(command(folder, *words, "explainer=input_gradient"))
+    assert first["places"] == {"halve@layer1": "after"}
+    assert first["config"]["attention"]["halve"]["module"]["divisor"] == 3
+    metrics = first["metrics"]
+    assert metrics["theirs/largest_logit"] > 0 and metrics["train/loss/negative_ce"] > 0
+    assert any(key.startswith("explain/input_gradient/") for key in metrics) or "figures/explanations.png" in first["pictures"]
+    assert (folder / "outputs" / "runs" / first["run_id"] / "metrics.csv").read_text().splitlines()[0].count("counted") == 1
+
+    student = result_of(command(folder, "distillation=follow", f"teacher={first['run_id']}", "evaluator=none"))
+    assert student["metrics"]["train/loss/follow"] > 0 and "theirs/largest_logit" not in student["metrics"]
+
+
+def test_what_is_not_allowed_is_refused(folder: Path) -> None:
+    refused = command(folder, "attention=halve", "allow_targets=[]")
     assert refused.returncode == 1 and "allow_targets=[theirs] permits it" in refused.stderr

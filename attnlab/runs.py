@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from attnlab.config.groups import GROUPS
-from attnlab.records.index import BROKEN
 from attnlab.records.query import FILTER, Filter, Run, find_run, flatten, is_number, ordered, parse_filters, read_runs, shown, split
-from attnlab.records.record import FAILED, FINISHED, INTERRUPTED, RUNNING, read_history
+from attnlab.records.record import read_history
+from attnlab.records.result import BROKEN, FAILED, FINISHED, INTERRUPTED, RUNNING
 from attnlab.terminal import console, one_line
 
 HELP = f"""{__doc__}

@@ -121,7 +121,8 @@ class Run(Stages):
         try:
             self.record.sweep_temporaries()
             self.stage(self.build)
-            self.stage(self.fit)
+            with self.record.training_lock(self.plan.training):  # of runs that need one training, one trains and the others take it
+                self.stage(self.fit)
             self.after_training()
             self.mirror()
             self.save(self.result)
@@ -218,7 +219,7 @@ class Run(Stages):
             return None
         if stored.get("precision") != self.result["precision"] or _train_digest(stored) != _train_digest(self.result):
             return None
-        owners, epochs = (self.plan.training, other.run_id.rpartition("-")[2]), self.settings.max_epochs
+        owners, epochs = (self.plan.training, other.address), self.settings.max_epochs
         checkpoint = self.record.take_checkpoint(other, owners, self.learner.state_dict(), epochs=epochs)
         if checkpoint:
             log.info("the network is that of %s, which differs in OOD heads or sets only (force=true trains it again)", other.run_id)

@@ -1,13 +1,13 @@
 """Finished: whether a plan's run has been made already, and what it is told then. Needs no Lightning, so a repeat answers at once."""
 
-import json
 import logging
 from collections.abc import Mapping
 from typing import Any
 
 from attnlab.config.plan import Plan, outputs
 from attnlab.config.targets import ConfigError
-from attnlab.records.record import FINISHED, Record, changed_defaults
+from attnlab.records.record import Record, changed_defaults
+from attnlab.records.result import FINISHED, read_result
 
 log = logging.getLogger("attnlab")
 
@@ -24,13 +24,8 @@ def finished(plan: Plan) -> tuple[Record, dict[str, Any]] | None:
     if plan.full["force"] or plan.full["check"]:
         return None
     record = record_of(plan)
-    try:
-        stored = json.loads(record.result_path.read_text())
-    except (OSError, ValueError):
-        return None
-    if not isinstance(stored, dict) or stored.get("status") != FINISHED or not isinstance(stored.get("metrics"), dict):
-        return None
-    if str(stored.get("run_id")).rpartition("-")[2] != plan.address or not isinstance(stored.get("config"), dict):
+    stored = dict(read_result(record.folder).result)
+    if stored.get("status") != FINISHED:
         return None
     changed = [text for text in changed_defaults(stored["config"], plan.full) if not text.startswith(plan.ignored)]
     if changed:

@@ -11,8 +11,8 @@ from typing import Any
 
 from attnlab.config.groups import GROUPS
 from attnlab.config.suggest import nearest
-from attnlab.records.index import MISSING, Found, Records, is_locked
-from attnlab.records.record import FINISHED, INTERRUPTED, RUNNING
+from attnlab.records.index import Records
+from attnlab.records.result import INTERRUPTED, MISSING, Found, address_in
 
 FIELDS = ("status", "run_id", "device", "epochs", "seconds", "parameters", "images_per_second", "started", "finished", "precision", "stage")
 LESS_IS_BETTER = ("loss", "nll", "ece", "brier", "fpr95", "fpr95_id", "error")
@@ -24,11 +24,10 @@ class Run:
     """One record as a reader sees it; `get` finds a key of its fields, its metrics or its configuration."""
 
     def __init__(self, found: Found) -> None:
-        self.folder, self.result, self.status, self.error = found.folder, found.result, found.status, found.error
-        if self.status != FINISHED and is_locked(found.folder.parent / ".locks" / f"{found.folder.name.rpartition('-')[2]}.lock"):
-            self.status = RUNNING  # also one that failed or was interrupted before and is at work again
-        elif self.status == MISSING:
-            self.status = INTERRUPTED  # before its first word
+        self.folder, self.result, self.error = found.folder, found.result, found.error
+        self.status = (
+            INTERRUPTED if found.status == MISSING else found.status
+        )  # a folder without result.json: stopped before it was written
         self.run_id = found.folder.name
         self.config = self.result.get("config") or {}
         self.metrics = self.result.get("metrics") or {}
@@ -40,7 +39,7 @@ class Run:
 
     @property
     def address(self) -> str:
-        return self.run_id.rpartition("-")[2]
+        return address_in(self.run_id)
 
     def get(self, key: str) -> list[Any]:
         """The values that a key can be said to have; a group has several names: that of its file, of its module, of its class."""

@@ -1,7 +1,6 @@
 """Board: what a sweep runs at the moment, on stderr: a live table in a terminal, plain lines elsewhere. Reads the runs' own files."""
 
 import contextlib
-import json
 import logging
 import sys
 import time
@@ -16,15 +15,6 @@ from attnlab.sweeps.journal import DONE, FAILED, RESUMED, Job
 log = logging.getLogger("attnlab")
 
 LINE_SECONDS = 60.0  # between two looks in plain lines
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object, or an empty one where there is none that can be read."""
-    with contextlib.suppress(OSError, ValueError):
-        found = json.loads(path.read_text())
-        if isinstance(found, dict):
-            return found
-    return {}
 
 
 def clock(seconds: float | None) -> str:

@@ -20,7 +20,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from attnlab.records import record
+from attnlab.records import result
 from attnlab.records.lookup import record_of
 from attnlab.sweeps import board
 from attnlab.sweeps.journal import DONE, FAILED, INTERRUPTED, RESUMED, Job
@@ -190,24 +190,25 @@ class LocalLauncher:
     def settle(self, child: Child, *, stopping: bool = False) -> None:
         """Say what became of a job, or put it back into the queue."""
         job, code = child.job, child.process.returncode
-        stored = board.read_json(record_of(job.plan).result_path)
+        record = record_of(job.plan)
+        stored = result.read_result(record.folder).result
         if code == 0:
             job.outcome = RESUMED if child.resumed else DONE
             job.value = stored.get("metrics", {}).get(job.plan.full["objective"])
         elif code in (130, -signal.SIGINT) or stopping:
             job.outcome = INTERRUPTED
         else:
-            told = stored.get("error") if stored.get("status") == record.FAILED and stored.get("started", 0) >= job.started else None
-            job.error = told["message"] if told else last_words(child.log, code)
-            job.log = str(record_of(job.plan).folder / "train.log" if told else child.log)
-            if child.left and not (told and told["kind"] == "ConfigError"):
+            noted = stored.get("error") if stored.get("status") == result.FAILED and stored.get("started", 0) >= job.started else None
+            job.error = noted["message"] if noted else last_words(child.log, code)
+            job.log = str(record.folder / "train.log" if noted else child.log)
+            if child.left and not (noted and noted["kind"] == "ConfigError"):
                 self.board.say(f"{job.plan.run_id}: {job.error}; trying it again")
                 self.waiting.appendleft((job, child.left - 1))
                 self.board.ended(job, again=True)
                 return
             job.outcome = FAILED
         self.task.journal.write(job, seconds=time.time() - job.started)
-        path = record_of(job.plan).result_path
+        path = record.result_path
         self.board.ended(job, path if job.outcome in (DONE, RESUMED) and path.exists() else None)
         if job.outcome == FAILED and job.plan.full["fail_fast"] and not stopping:
             self.waiting.clear()

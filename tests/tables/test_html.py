@@ -19,7 +19,8 @@ from attnlab.tables.model import Cell, Metric, Paired, Paper, RunOfCell, Table
 from attnlab.tables.views.html import pictures as html_pictures
 from attnlab.tables.views.html import svg
 from attnlab.tables.views.html.files import last_lines
-from attnlab.tables.views.html.page import number, write_html
+from attnlab.tables.views.html.labels import number
+from attnlab.tables.views.html.page import write_html
 
 EVIL = "<script>alert('x')</script> & \"q\""
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)

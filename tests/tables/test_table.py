@@ -231,7 +231,7 @@ def test_states_and_statistics(moons: Any) -> None:
     assert low.n == 2 and low.verdict == "too few seeds" and low.paper.mark == "memory" and plain.paper.source == "invented"
     assert (low.paired.n, low.paired.difference) == (2, pytest.approx(10.45))
     assert [run.status for run in noisy.runs] == ["broken", "interrupted", "finished"] and noisy.n == 0 and noisy.verdict == "missing"
-    assert noisy.runs[2].error == "the record has no test/acc" and "cannot be read" in noisy.runs[0].error
+    assert noisy.runs[2].error == "the record has no test/acc" and "result.json is damaged" in noisy.runs[0].error
     assert {run.status for run in table.cells["low lr", "noise .3"].runs} == {"missing"}
     jobs = todo(table, cells)
     assert [job.run.status for job in jobs] == ["broken", "missing", "interrupted", "missing", "failed", "missing"]

@@ -21,8 +21,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 from attnlab.loggers.wandb import WandbLogger
+from attnlab.records.record import read_history
+from attnlab.records.result import read_result
 from attnlab.tables.model import Cell, RunOfCell, Table
-from attnlab.tables.views.html.page import number, read_history, read_result
+from attnlab.tables.views.html.labels import number
 
 log = logging.getLogger("attnlab")
 
@@ -180,7 +182,7 @@ def _finished(table: Table) -> Iterator[tuple[Cell, RunOfCell]]:
 
 
 def _log_seed(table: Table, cell: Cell, one: RunOfCell, run: Review, folder: Path) -> str | None:
-    result = read_result(one.folder / "result.json")
+    result = read_result(one.folder).result
     config = result.get("config") if isinstance(result.get("config"), dict) else {}
     metrics = result.get("metrics") if isinstance(result.get("metrics"), dict) else {}
     about = {"table_name": table.name, "table_row": cell.row, "table_column": cell.column, "run_id": one.run_id}

@@ -1,7 +1,6 @@
 """What of a run's folder the page shows, as far as it can be read; nothing is written or set aside."""
 
 import functools
-import json
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -46,15 +45,6 @@ def _names(folder: Path) -> frozenset[str]:
         return frozenset(os.listdir(folder))
     except OSError:
         return frozenset()
-
-
-def read_result(path: Path) -> dict[str, Any]:
-    """result.json, or {} where there is none that can be read. Nothing is set aside."""
-    try:
-        result = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return result if isinstance(result, dict) else {}
 
 
 def last_lines(path: Path, count: int = LOG_LINES, size: int = LOG_BYTES) -> str:

@@ -15,15 +15,14 @@ from pathlib import Path
 from typing import Any
 
 from attnlab.records.atomic import write_atomic
-from attnlab.records.record import read_history
+from attnlab.records.result import read_result
 from attnlab.tables.model import STATUSES, Table
 from attnlab.tables.views.html.details import panel
-from attnlab.tables.views.html.files import Files, files_of, linker, read_result
-from attnlab.tables.views.html.labels import MARKS, VERDICTS, called, code, command_box, number, plural, verdict_tag, why
+from attnlab.tables.views.html.files import Files, files_of, linker
+from attnlab.tables.views.html.labels import MARKS, VERDICTS, called, code, command_box, plural, verdict_tag, why
 from attnlab.tables.views.html.matrix import matrix
 from attnlab.tables.views.html.pictures import choose_pictures
 
-__all__ = ["number", "read_history", "read_result", "write_html"]
 FAILURES_LISTED = 30
 
 
@@ -32,7 +31,7 @@ def write_html(table: Table, path: Path, *, outputs: Path, read: Callable[[Path]
 
     outputs: where runs without a named folder would be. read: the result.json of a folder, where somebody has read it already.
     """
-    path, outputs, read = Path(path), Path(outputs), read or (lambda folder: read_result(folder / "result.json"))
+    path, outputs, read = Path(path), Path(outputs), read or (lambda folder: read_result(folder).result)
     files = {key: tuple(files_of(run, outputs, read) for run in cell.runs) for key, cell in table.cells.items()}
     chosen, left_out = choose_pictures(table, files)
     link = linker(path)

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from attnlab.loggers.wandb import WandbLogger
+from attnlab.records.pictures import pictures_of
 from attnlab.records.record import read_history
 from attnlab.records.result import read_result
 from attnlab.tables.model import Cell, RunOfCell, Table
@@ -122,9 +123,9 @@ def columns_of(table: Table) -> dict[str, tuple[list[str], list[list[Any]]]]:
     for cell in table.cells.values():
         low, high = cell.interval or (None, None)
         paper, paired = cell.paper, cell.paired
-        told = [paper.value, paper.sd, paper.mark] if paper else [None, None, None]
+        published = [paper.value, paper.sd, paper.mark] if paper else [None, None, None]
         against = [paired.difference, paired.p, paired.n] if paired else [None, None, None]
-        cells.append([cell.row, cell.column, cell.mean, cell.sd, cell.n, low, high, *told, cell.difference, cell.verdict, *against])
+        cells.append([cell.row, cell.column, cell.mean, cell.sd, cell.n, low, high, *published, cell.difference, cell.verdict, *against])
         seeds += [[cell.row, cell.column, run.seed, run.status, run.value, run.run_id, run.error] for run in cell.runs]
     matrix = [[row, *(_written(table, table.cells.get((row, column))) for column in table.columns)] for row in table.rows]
     header = [f"{table.name}, {table.metric.label}", *table.columns]
@@ -154,7 +155,7 @@ def _log_whole(table: Table, run: Review, folder: Path) -> str | None:
         "table_name": table.name, "table_row": TABLE_ROW, "table_column": TABLE_ROW, "title": table.title, "paper": table.paper,
         "rows": list(table.rows), "columns": list(table.columns), "metric": metric.key, "metric_label": metric.label,
         "direction": metric.direction, "baseline": table.baseline, "variant": table.variant, "command": table.command,
-        "notes": list(table.notes),
+        "notes": [note.text for note in table.notes],
     }  # fmt: skip
     tags = ["table", table.name, *(["variant"] if table.variant else [])]
     name = f"table {table.name}" + (" (variant)" if table.variant else "")
@@ -197,9 +198,9 @@ def _log_seed(table: Table, cell: Cell, one: RunOfCell, run: Review, folder: Pat
     )
     for row in read_history(one.folder / "metrics.csv"):
         run.log(row, step=int(row["epoch"]))
-    for path in sorted((one.folder / "figures").glob("*.png")):
-        if path.stem.startswith(("attention_", "ood_scores")):
-            run.figure(f"figures/{path.stem}", path)
+    for picture in pictures_of(one.folder, result):
+        if picture.kind in ("attention", "explanation", "ood_scores", ""):  # the others can be drawn from what is logged
+            run.figure(f"figures/{picture.path.stem}", picture.path)
     run.summary({key: value for key, value in metrics.items() if isinstance(value, int | float)})
     run.numbers({VALUE: one.value}, table.metric.direction)
     run.close(failed=False)
@@ -216,13 +217,12 @@ def components(config: Mapping[str, Any]) -> list[str]:
 
 def _pictures(cell: Cell) -> dict[str, Path]:
     """One attention overlay and the score histograms of a cell's first finished seed that has them."""
-    found: dict[str, Path] = {}
+    keys, found = {"attention": "attention", "ood_scores": "scores"}, {}
     for run in cell.runs:
         if run.status == "finished" and run.folder:
-            for path in sorted((run.folder / "figures").glob("*.png")):
-                kind = "attention" if path.stem.startswith("attention_") else "scores" if path.stem == "ood_scores" else None
-                if kind:
-                    found.setdefault(kind, path)
+            for picture in pictures_of(run.folder, read_result(run.folder).result):
+                if picture.kind in keys:
+                    found.setdefault(keys[picture.kind], picture.path)
     return found
 
 

@@ -23,7 +23,7 @@ from attnlab.data.base import ImageData
 from attnlab.evaluation.stages import Stages
 from attnlab.pipeline.factory import make_data, make_heads, make_learner, make_settings
 from attnlab.records.checkpoint import read_checkpoint
-from attnlab.records.lookup import record_of, skip, tell
+from attnlab.records.lookup import record_of, report, skip
 from attnlab.records.provenance import started
 from attnlab.records.record import FAILED, FINISHED, INTERRUPTED, Record, changed_defaults
 from attnlab.training.epoch import StepChunks
@@ -143,7 +143,7 @@ class Run(Stages):
         log.info("%s: finished in %.0f s", self.record.run_id, self.result["finished"] - self.result["started"])
         if self.logger and self.logger.hint:
             log.info("%s", self.logger.hint)
-        return tell(self.record, self.result, self.plan)
+        return report(self.record, self.result, self.plan)
 
     def end(self, status: str) -> None:
         self.result["status"] = status

@@ -1,4 +1,4 @@
-"""Finished: whether a plan's run has been made already, and what it is told then. Needs no Lightning, so a repeat answers at once."""
+"""Whether a plan's run has been made already, and what is reported then. Needs no Lightning, so a repeat answers at once."""
 
 import logging
 from collections.abc import Mapping
@@ -17,9 +17,9 @@ def record_of(plan: Plan) -> Record:
 
 
 def finished(plan: Plan) -> tuple[Record, dict[str, Any]] | None:
-    """The record of a plan whose run is finished and need not be made again, and its result. Reads without a lock and writes nothing.
+    """The record of a plan whose run is finished and is not to be made again, and its result. Reads without a lock and writes nothing.
 
-    A result that cannot be trusted is left to the job, which says what is wrong with it. ConfigError: the run was made with other defaults.
+    A result that cannot be trusted is left to the job, which reports what is wrong. ConfigError: the run was made with other defaults.
     """
     if plan.full["force"] or plan.full["check"]:
         return None
@@ -33,7 +33,7 @@ def finished(plan: Plan) -> tuple[Record, dict[str, Any]] | None:
     return record, stored
 
 
-def tell(record: Record, result: Mapping[str, Any], plan: Plan) -> float | None:
+def report(record: Record, result: Mapping[str, Any], plan: Plan) -> float | None:
     """The summary on stderr, the path on stdout; the objective is returned."""
     metrics = result["metrics"]
     shown = [key for key in metrics if key.startswith(("test/", "loc/")) or key.endswith("/auroc")]
@@ -45,9 +45,9 @@ def tell(record: Record, result: Mapping[str, Any], plan: Plan) -> float | None:
 
 
 def skip(plan: Plan) -> tuple[bool, float | None]:
-    """(True, objective) if the run is finished, after saying so."""
+    """(True, objective) if the run is finished, after reporting it."""
     found = finished(plan)
     if not found:
         return False, None
     log.info("%s: finished before; nothing to do (force=true runs afresh)", found[0].run_id)
-    return True, tell(*found, plan)
+    return True, report(*found, plan)

@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-RUNNING, INTERRUPTED, FAILED, FINISHED = "running", "interrupted", "failed", "finished"  # what a result.json says of its run
-MISSING, BROKEN = "missing", "broken"  # what a reader says where it says nothing
+RUNNING, INTERRUPTED, FAILED, FINISHED = "running", "interrupted", "failed", "finished"  # what a result.json states of its run
+MISSING, BROKEN = "missing", "broken"  # what a reader states where there is none, or none to trust
 
 REQUIRED = {"status": str, "run_id": str, "config": dict, "metrics": dict, "seed": int}
 
@@ -19,7 +19,7 @@ def address_in(run_id: str) -> str:
 
 @dataclass(frozen=True)
 class Found:
-    """What is on disk of one run. `result` is empty where there is no result.json that can be trusted; `wrong` says why, `cause` is the
+    """What is on disk of one run. `result` is empty where there is no result.json that can be trusted; `wrong` is the reason, `cause` the
     error of a disk that could not be read."""
 
     status: str

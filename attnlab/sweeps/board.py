@@ -27,8 +27,8 @@ def clock(seconds: float | None) -> str:
 class Watch:
     """A running job: epoch, accuracy, rate and time left."""
 
-    def __init__(self, job: Job, places: Sequence[str]) -> None:
-        self.job, self.places = job, places
+    def __init__(self, job: Job, slots: Sequence[str]) -> None:
+        self.job, self.slots = job, slots
         self.path = record_of(job.plan).folder / "metrics.csv"
         self.began = time.time()
         self.stamp, self.rows = 0, []
@@ -43,7 +43,7 @@ class Watch:
         rate, left = row.get("images_per_second"), self.left
         return {
             "run": self.job.plan.run_id,
-            "on": ",".join(self.places),
+            "on": ",".join(self.slots),
             "epoch": f"{len(self.rows)}/{self.total}",
             "acc": "" if accuracy is None else f"{accuracy:.4f}",
             "images/s": "" if rate is None else f"{rate:,.0f}",
@@ -65,7 +65,7 @@ class Watch:
 
 
 class Board:
-    """`with Board(count) as board`: tell it what starts and ends, and call `update` now and then."""
+    """`with Board(count) as board`: call `started`, `ended` and, now and then, `update`."""
 
     def __init__(self, count: int) -> None:
         self.count = count
@@ -99,9 +99,9 @@ class Board:
         else:
             log.info("%s", text)
 
-    def started(self, job: Job, places: Sequence[str]) -> None:
-        self.running[job.number] = Watch(job, places)
-        self.say(f"{job.plan.run_id}: started{' on GPU ' + ','.join(places) if places else ''}")
+    def started(self, job: Job, slots: Sequence[str]) -> None:
+        self.running[job.number] = Watch(job, slots)
+        self.say(f"{job.plan.run_id}: started{' on GPU ' + ','.join(slots) if slots else ''}")
 
     def ended(self, job: Job, path: Path | None = None, *, again: bool = False) -> None:
         """A job's process has ended; `path` is the result to print on stdout."""

@@ -79,7 +79,7 @@ def _edited(path: Path) -> bool:
 
 
 def _more_configs() -> bool:
-    """Whether configs come from places that are not watched: a resolver in one of ours, or a plugin of Hydra that adds a folder."""
+    """Whether configs come from folders that are not watched: a resolver in one of ours, or a plugin of Hydra that adds a folder."""
     from hydra.core.plugins import Plugins
     from hydra.plugins.search_path_plugin import SearchPathPlugin
 

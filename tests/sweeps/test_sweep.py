@@ -17,7 +17,7 @@ from attnlab.config.compose import compose
 from attnlab.config.plan import Plan
 from attnlab.config.targets import ConfigError
 from attnlab.records.record import Record, read_history
-from attnlab.sweeps import board, sweep
+from attnlab.sweeps import board, devices, sweep
 from attnlab.sweeps import local as launcher
 from attnlab.sweeps.cli import main
 from attnlab.train import job
@@ -178,26 +178,26 @@ GPU 1: NVIDIA A100-SXM4-40GB (UUID: GPU-bbbb)
 
 
 def test_devices_are_found_without_torch(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert launcher.parse_devices(LISTED) == ["0", "MIG-cccc", "MIG-dddd"]
+    assert devices.parse_devices(LISTED) == ["0", "MIG-cccc", "MIG-dddd"]
     for given, found in {"2,5": ["2", "5"], "": [], "-1": [], "GPU-aaaa": ["GPU-aaaa"]}.items():
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", given)
-        assert launcher.find_devices() == found
+        assert devices.find_devices() == found
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
     monkeypatch.setenv("PATH", "/nowhere")
-    assert isinstance(launcher.find_devices(), list)
+    assert isinstance(devices.find_devices(), list)
 
 
 def job_of(*words: str, number: int = 0) -> sweep.Job:
     return sweep.Job(tuple(words), plan=compose([*WORDS, *words]), number=number)
 
 
-def test_places_and_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_slots_and_threads(monkeypatch: pytest.MonkeyPatch) -> None:
     local = launcher.LocalLauncher(devices=[0, 1, 2], jobs_per_device=2)
     local.free, local.cpus = ["0", "1", "2", "0"], 6
     one, two, many = job_of(), job_of("trainer=ddp"), job_of("trainer=ddp", "trainer.devices=8")
-    assert local.places_for(one) == ["0"] and local.places_for(two) == ["0", "1"] and local.places_for(many) == ["0", "1", "2"]
+    assert local.slots_for(one) == ["0"] and local.slots_for(two) == ["0", "1"] and local.slots_for(many) == ["0", "1", "2"]
     local.free = ["1", "1"]
-    assert local.places_for(one) == ["1"] and local.places_for(two) is None
+    assert local.slots_for(one) == ["1"] and local.slots_for(two) is None
     monkeypatch.delenv("OMP_NUM_THREADS")
     assert local.environment(one, ["1"])["OMP_NUM_THREADS"] == "6" and local.environment(two, ["1", "2"])["OMP_NUM_THREADS"] == "3"
     assert local.environment(two, ["1", "2"])["CUDA_VISIBLE_DEVICES"] == "1,2"
@@ -206,8 +206,8 @@ def test_places_and_threads(monkeypatch: pytest.MonkeyPatch) -> None:
     cpu = launcher.LocalLauncher(devices="cpu")
     cpu.free, cpu.cpus = ["cpu"], 4
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    assert cpu.places_for(two) == ["cpu"] and "CUDA_VISIBLE_DEVICES" not in cpu.environment(one, ["cpu"])
-    assert launcher.count_cpus() >= 1
+    assert cpu.slots_for(two) == ["cpu"] and "CUDA_VISIBLE_DEVICES" not in cpu.environment(one, ["cpu"])
+    assert devices.count_cpus() >= 1
 
 
 def test_the_board_reads_the_record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -326,3 +326,60 @@ def test_ctrl_c_stops_even_deaf_processes(number: int, pretend, tmp_path: Path) 
     for line in (tmp_path / "told").read_text().splitlines():
         with pytest.raises(ProcessLookupError):
             os.kill(json.loads(line)["pid"], 0)
+
+
+# ---- overrides of components that a job does not choose ------------------------------------------------------------------------------
+
+UNCHOSEN = ["attention=none,rect", "attention.rect.at=layer1,layer2"]
+
+
+@pytest.fixture
+def images(go: Callable[..., SimpleNamespace], monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[SimpleNamespace, list[str]]]:
+    """A sweep over an image network: what it reports, and where each job that ran had its attention."""
+    monkeypatch.setitem(globals(), "WORDS", ["data=digits", "model=resnet18", "logger=none", "ood=none"])
+
+    def command(*words: str, job: Callable[[Plan], float] = lambda plan: 0.5) -> tuple[SimpleNamespace, list[str]]:
+        at: list[str] = []
+
+        def noted(plan: Plan) -> float:
+            at.append(plan.full["attention"]["rect"]["at"] if plan.full["attention"] else "")
+            return job(plan)
+
+        return go(noted, *words), at
+
+    return command
+
+
+def test_an_override_is_dropped_where_its_component_is_not_chosen(images) -> None:
+    done, at = images(*UNCHOSEN)
+    assert done.code == 0 and at == ["", "layer1", "layer2"], done.err
+    assert done.err.count("dropped where the component is not chosen: attention.rect.at (in 2)\n") == 1
+    assert "sweep of 4 jobs" in done.err and "3 done, 1 skipped, 0 failed" in done.err
+
+
+def test_what_no_job_chooses_is_an_error_of_each(images) -> None:
+    done, at = images("attention=none,se", "attention.rect.at=layer1")
+    assert done.code == 1 and at == [] and "dropped" not in done.err
+    assert "attention.rect.at: rect is not chosen" in done.err and "2 failed" in done.err
+
+
+def test_a_single_run_refuses_an_override_of_what_is_not_chosen() -> None:
+    with pytest.raises(ConfigError, match=r"attention\.rect\.at: rect is not chosen \(attention=none\); attention=rect chooses it"):
+        compose(["attention=none", "attention.rect.at=layer1"])
+
+
+def test_of_two_jobs_that_are_one_run_both_fail(images) -> None:
+    def fail(plan: Plan) -> float:
+        if not plan.full["attention"]:
+            raise ValueError("no luck")
+        return 0.5
+
+    done, at = images(*UNCHOSEN, job=fail)
+    assert done.code == 1 and at == ["", "layer1", "layer2"]
+    assert "2 done, 0 skipped, 2 failed" in done.err and "attention=none and 1 more\n          no luck" in done.err
+
+
+def test_dropped_overrides_reach_no_other_process(tmp_path: Path) -> None:
+    jobs = [["data=digits", "model=resnet18", *rest] for rest in (["attention=none", "attention.rect.at=layer1"], ["attention=rect"])]
+    done = sweep.launch(jobs, job=lambda plan: float(len(plan.overrides)), options=[f"paths.outputs={tmp_path}"])
+    assert [job.value for job in done] == [3.0, 3.0] and done[0].words == "data=digits model=resnet18 attention=none"

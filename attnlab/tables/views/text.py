@@ -84,10 +84,10 @@ def failures(table: Table) -> list[str]:
                 found.setdefault((run.status, error), {}).setdefault(run.run_id, (f"{row}, {column}, seed {run.seed}", run))
     lines = []
     for (status, error), runs in found.items():
-        place, run = next(iter(runs.values()))
+        cell, run = next(iter(runs.values()))
         more = f" and {len(runs) - 1} more" if len(runs) > 1 else ""
         file = f"; {run.folder / ('train.log' if status == 'failed' else 'result.json')}" if run.folder else ""
-        lines.append(f"{status}: {place}{more}: {error}{file}")
+        lines.append(f"{status}: {cell}{more}: {error}{file}")
     return lines
 
 

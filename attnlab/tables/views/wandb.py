@@ -29,7 +29,7 @@ from attnlab.tables.views.html.labels import number
 
 log = logging.getLogger("attnlab")
 
-TABLE_ROW = "(table)"  # what the table's own run has in place of a row and a column
+TABLE_ROW = "(table)"  # what the table's own run has instead of a row and a column
 VALUE = "table/value"  # a seed's value of the table's metric, as shown
 CELLS, SEEDS, MATRIX = "table/cells", "table/seeds", "table/matrix"
 
@@ -165,10 +165,10 @@ def _log_whole(table: Table, run: Review, folder: Path) -> str | None:
         run.table(key, columns, rows)
     run.artifact(identity(table), {key.rpartition("/")[2]: value for key, value in whole.items()})
     for cell in table.cells.values():
-        place = f"{slug(cell.row)}/{slug(cell.column)}"
+        key = f"{slug(cell.row)}/{slug(cell.column)}"
         for kind, path in _pictures(cell).items():
-            run.figure(f"{kind}/{place}", path)
-        run.numbers({f"mean/{place}": cell.mean}, metric.direction)
+            run.figure(f"{kind}/{key}", path)
+        run.numbers({f"mean/{key}": cell.mean}, metric.direction)
     verdicts = Counter(cell.verdict for cell in table.cells.values())
     states = Counter(one.status for cell in table.cells.values() for one in cell.runs)
     run.summary(

@@ -68,12 +68,12 @@ def linker(path: Path) -> Callable[[Path], str]:
     here = path.resolve().parent
 
     @functools.cache
-    def place(folder: Path) -> str:
+    def relative_to_page(folder: Path) -> str:
         return os.path.relpath(folder.resolve(), here)
 
     def link(target: Path) -> str:
         try:
-            relative = os.path.join(place(target.parent), target.name)
+            relative = os.path.join(relative_to_page(target.parent), target.name)
         except ValueError:  # another drive
             return ""
         return escape(quote(os.path.normpath(relative).replace(os.sep, "/"), safe="/._-~+=,@"))

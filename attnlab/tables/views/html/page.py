@@ -131,6 +131,6 @@ def _footnotes(table: Table, left_out: int) -> str:
         else "",
         f"Verdicts: {meanings}. The rule is in docs/tables.md." if marks and not ruled else "",
         f"Pictures shown are a selection, made smaller; {left_out:,} more are in the runs’ folders." if left_out > 0 else "",
-        "Links lead from this file’s place to the runs’ folders and hold while neither is moved.",
+        "Links are relative to this file and hold while neither it nor the runs’ folders are moved.",
     ]
     return f"<footer><h2>Footnotes</h2><ul>{''.join(f'<li>{escape(note)}</li>' for note in notes if note)}</ul></footer>"

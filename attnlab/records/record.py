@@ -105,14 +105,15 @@ class Record:
         return (other, stored) if stored and stored["run_id"] == other.run_id != self.run_id else None
 
     def take_checkpoint(self, other: "Record", owners: Sequence[str], present: Mapping[str, Any], *, epochs: int) -> dict[str, Any] | None:
-        """A copy of another run's last checkpoint, if it is whole, fits, and is that of all epochs: the copy is inspected, so that
-        what the other does meanwhile does not matter."""
+        """A copy of another run's last checkpoint, if it is whole, fits, and is that of all epochs or of an early stop. The copy is
+        inspected, so that what the other does meanwhile does not matter."""
         self.folder.mkdir(parents=True, exist_ok=True)
         temporary = self.checkpoint_path.with_name(f".last.ckpt.{os.getpid()}.tmp")
         try:
             shutil.copyfile(other.checkpoint_path, temporary)
             checkpoint, wrong = inspect_checkpoint(temporary, owners, present)
-            if wrong or len(checkpoint["attnlab"]["history"]) != epochs:
+            own = checkpoint.get("attnlab", {})
+            if wrong or (len(own["history"]) != epochs and not own.get("stopped")):
                 return None
             os.replace(temporary, self.checkpoint_path)
             return checkpoint

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from attnlab.records.checkpoint import digest, inspect_checkpoint, seal
+from attnlab.records.record import Record
 from tests.conftest import POINTS
 
 SHAPES = {"weight": (3, 4), "bias": (3,)}
@@ -192,3 +193,18 @@ def test_flipped_bits_of_a_run(run: Callable[..., dict]) -> None:
         flipped = bytearray(content)
         flipped[draws.randrange(len(content))] ^= 1 << draws.randrange(8)
         attempt(path, bytes(flipped), whole, owner)
+
+
+@pytest.mark.parametrize(("epochs", "stopped", "taken"), [(1, False, True), (5, False, False), (5, True, True)])
+def test_a_checkpoint_is_taken_if_its_training_is_over(tmp_path: Path, epochs: int, stopped: bool, taken: bool) -> None:
+    """After all epochs, or stopped before; what cannot be trusted is neither taken nor touched."""
+    one, two = (Record(tmp_path / "runs" / f"x-0000000{number}") for number in (1, 2))
+    checkpoint = small()
+    checkpoint["attnlab"]["stopped"] = stopped
+    one.folder.mkdir(parents=True)
+    torch.save(sealed(checkpoint), one.checkpoint_path)
+    found = two.take_checkpoint(one, ["3fa9c1d2"], checkpoint["state_dict"], epochs=epochs)
+    assert (found is not None) == two.checkpoint_path.exists() == taken
+    one.checkpoint_path.write_bytes(b"no checkpoint")
+    assert two.take_checkpoint(one, ["3fa9c1d2"], checkpoint["state_dict"], epochs=epochs) is None
+    assert one.checkpoint_path.read_bytes() == b"no checkpoint" and not list(two.folder.glob(".*.tmp"))

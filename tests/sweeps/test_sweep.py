@@ -1,10 +1,11 @@
-"""Sweeps in this process: what is skipped, tried again and told; the local launcher's parts, and its processes with pretended work."""
+"""Sweeps in this process: what is skipped, tried again and reported; the local launcher's parts, and its processes with pretended work."""
 
 import io
 import itertools
 import json
 import os
 import signal
+import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -21,6 +22,8 @@ from attnlab.sweeps import board, devices, sweep
 from attnlab.sweeps import local as launcher
 from attnlab.sweeps.cli import main
 from attnlab.train import job
+from tests import ROOT
+from tests.sweeps.test_launcher import processes_of
 
 WORDS = ["data=two_moons", "model=mlp2d", "data.num_train=64", "data.batch_size=16", "trainer.max_epochs=1", "logger=none", "ood=none"]
 
@@ -72,7 +75,7 @@ def fails(*seeds: int, error: type[Exception] = KeyError) -> Callable[[Plan], fl
     return job
 
 
-def test_one_failing_job_of_five_stops_no_other_and_is_told(go, tmp_path: Path) -> None:
+def test_one_failing_job_of_five_stops_no_other_and_is_reported(go, tmp_path: Path) -> None:
     done = go(fails(2), "seed=0,1,2,3,4")
     assert done.seeds == [0, 1, 2, 3, 4] and done.code == 1
     lines = done.err.splitlines()
@@ -157,7 +160,7 @@ def test_launch_takes_a_list_of_jobs(tmp_path: Path) -> None:
     assert not state(tmp_path)
 
 
-def test_a_sweeper_is_told_the_objective(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_sweeper_gets_the_objective(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What Optuna reads: a JobReturn with a value a job, in order, None for a failed one."""
     told: list = []
     real = sweep.Guard.launch
@@ -292,7 +295,7 @@ def test_each_device_has_its_jobs_and_no_more(pretend) -> None:
     assert {span[0] for span in spans} == {"3", "5"}
 
 
-def test_failing_and_dying_processes_are_told_and_tried_again(pretend, capfd: pytest.CaptureFixture) -> None:
+def test_failing_and_dying_processes_are_reported_and_tried_again(pretend, capfd: pytest.CaptureFixture) -> None:
     jobs, told = pretend({0: "fail", 1: "die", 2: "work"}, "retries=1", options=("hydra.launcher.jobs_per_device=3",))
     assert [job.outcome for job in jobs] == ["failed", "failed", "done"]
     assert sorted(entry["seed"] for entry in told if "at" in entry) == [0, 0, 1, 1, 2]
@@ -326,6 +329,36 @@ def test_ctrl_c_stops_even_deaf_processes(number: int, pretend, tmp_path: Path) 
     for line in (tmp_path / "told").read_text().splitlines():
         with pytest.raises(ProcessLookupError):
             os.kill(json.loads(line)["pid"], 0)
+
+
+SWEEP = f"""
+import sys
+from attnlab.sweeps import local, sweep
+child = "import sys, time; from attnlab.sweeps.processes import die_with_parent; die_with_parent(); "
+child += "open(sys.argv[1], 'a').write('started\\\\n'); time.sleep(100)"
+local.LocalLauncher.command = lambda self, job: [sys.executable, "-c", child, sys.argv[1]]
+words = [[*{WORDS}, f"seed={{seed}}"] for seed in range(2)]
+options = ["hydra/launcher=local", "hydra.launcher.jobs_per_device=2", f"paths.outputs={{sys.argv[1]}}.outputs"]
+sweep.launch([[*one, options[-1]] for one in words], job=None, options=options)
+"""
+
+
+def test_kill_9_of_a_sweep_ends_all_its_jobs(tmp_path: Path) -> None:
+    path = tmp_path / "started"
+    process = subprocess.Popen([sys.executable, "-c", SWEEP, str(path)], cwd=ROOT, start_new_session=True)
+    try:
+        end = time.monotonic() + 100
+        while not path.exists() or path.read_text().count("started") < 2:
+            assert process.poll() is None and time.monotonic() < end
+            time.sleep(0.05)
+        assert len(processes_of(path)) >= 3
+    finally:
+        process.kill()  # this one process; its jobs are in groups of their own
+        process.wait()
+    end = time.monotonic() + 20
+    while processes_of(path) and time.monotonic() < end:
+        time.sleep(0.05)
+    assert processes_of(path) == []
 
 
 # ---- overrides of components that a job does not choose ------------------------------------------------------------------------------

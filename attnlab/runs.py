@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from attnlab.config.groups import GROUPS
-from attnlab.records.index import BROKEN
-from attnlab.records.query import FILTER, Filter, Run, find_run, flatten, is_number, ordered, parse_filters, read_runs, shown, split
-from attnlab.records.record import FAILED, FINISHED, INTERRUPTED, RUNNING, read_history
+from attnlab.records.query import FILTER, Filter, StoredRun, find_run, flatten, is_number, ordered, parse_filters, read_runs, shown, split
+from attnlab.records.record import read_history
+from attnlab.records.result import BROKEN, FAILED, FINISHED, INTERRUPTED, RUNNING
 from attnlab.terminal import console, one_line
 
 HELP = f"""{__doc__}
@@ -19,14 +19,14 @@ HELP = f"""{__doc__}
   list [key=value ...] [sort=KEY] [limit=20]   all runs, the newest first; the word list may be left out
   show RUN                                     one run: its command, metrics, data, versions, error
   diff RUN RUN                                 what two runs differ in: configuration, metrics, versions
-  prune [key=value ...] [yes=true]             remove failed runs; without yes=true it only says which
+  prune [key=value ...] [yes=true]             remove failed runs; without yes=true it only lists them
 
   RUN          its folder, its run_id, or the first digits of its address (3fa9)
   key=value    runs that have it. Keys: any of the configuration (seed, model.width, attention.rect.at), a group (model=resnet18,
                attention=rect, regularizer=none), a metric (test/acc), or status, run_id, device, epochs, seconds, parameters.
                Globs and lists: run_id='digits*' seed=0,1,2. Also !=, <, <=, >, >=: 'test/acc>0.9' 'trainer.max_epochs>=100'
   sort=KEY     the best first where KEY is a metric, else the largest; sort=-KEY turns it round. limit=0 shows all
-  prune        status=failed unless you say status=interrupted or status=broken; never a finished or a running one
+  prune        status=failed unless status=interrupted or status=broken is given; never a finished or a running one
   paths.outputs=DIR   where to look (default: outputs)
 """
 ACTIONS = ("list", "show", "diff", "prune")
@@ -36,7 +36,7 @@ def metric(value: Any) -> str:
     return f"{value:.4f}" if is_number(value) else shown(value)
 
 
-def epochs(run: Run) -> str:
+def epochs(run: StoredRun) -> str:
     """How many there were; of a run that has not come through training, how many of how many."""
     if "epochs" in run.result:
         return str(run.result["epochs"])
@@ -71,7 +71,7 @@ def print_table(heads: Sequence[str], rows: Sequence[Sequence[str]], *, right: S
         print("  ".join(cells).rstrip())
 
 
-def list_runs(runs: Sequence[Run], words: Sequence[str], sort: str | None, limit: int) -> None:
+def list_runs(runs: Sequence[StoredRun], words: Sequence[str], sort: str | None, limit: int) -> None:
     filters = parse_filters(words, runs)
     chosen = ordered([run for run in runs if all(one.fits(run) for one in filters)], sort)
     asked = [one.key for one in filters] + ([sort.removeprefix("-")] if sort else [])
@@ -93,7 +93,7 @@ def list_runs(runs: Sequence[Run], words: Sequence[str], sort: str | None, limit
     sys.stderr.write(f"{counted}\n")
 
 
-def show_run(run: Run) -> None:
+def show_run(run: StoredRun) -> None:
     result = run.result
     print(f"{run.run_id}  {run.status}")
     data = {key: value for key, value in result.get("data", {}).items() if key != "classes"}
@@ -122,7 +122,7 @@ def show_run(run: Run) -> None:
             print(f"  {key:<{width}}  {metric(value)}")
 
 
-def diff_runs(one: Run, two: Run) -> None:
+def diff_runs(one: StoredRun, two: StoredRun) -> None:
     """Configuration, then results."""
     about = [{**run.leaves, **{f"versions.{key}": value for key, value in run.result.get("versions", {}).items()}} for run in (one, two)]
     for run, found in zip((one, two), about):
@@ -142,8 +142,8 @@ def diff_runs(one: Run, two: Run) -> None:
         print_table(["metric", one.run_id, two.run_id, "difference"], rows, right=(one.run_id, two.run_id, "difference"))
 
 
-def prune(runs: Sequence[Run], words: Sequence[str], yes: bool) -> None:
-    """Remove the failed runs that the filters choose, or say which."""
+def prune(runs: Sequence[StoredRun], words: Sequence[str], yes: bool) -> None:
+    """Remove the failed runs that the filters choose, or list them."""
     removable = (FAILED, INTERRUPTED, BROKEN)
     filters = parse_filters(words, runs)
     wanted = [status for one in filters if one.key == "status" and one.sign == "=" for status in split(one.value)]

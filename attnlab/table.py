@@ -6,9 +6,9 @@ Shows a paper's table beside what was measured here, lists the runs that are mis
   action=show              what is there (the default)
   action=plan              what is missing, with commands and an estimate of the time from recorded runs
   action=run               run what is missing, then show; repeat it to go on after a stop
-  format=text              text, md, csv (full precision), latex or html; else as the ending of out says
+  format=text              text, md, csv (full precision), latex or html; else by the ending of out
   out=FILE                 write there and not to standard output
-  overrides=[a=b,c=d]      put over every cell: another table, labelled as such
+  overrides=[a=b,c=d]      applied to every cell: another table, labelled as such
   rows=[A,B] columns=[C]   only these
   seeds=[0,1,2]            other seeds than the table's; also range(5)
   paths.outputs=DIR        where the runs are (outputs)
@@ -55,7 +55,7 @@ class Request:
 
 
 def read_request(words: Sequence[str]) -> Request:
-    """ConfigError with the nearest names for anything that cannot be meant."""
+    """ConfigError with the nearest names for anything that is not understood."""
     given: dict[str, str] = {}
     launcher = []
     for word in words:
@@ -63,7 +63,7 @@ def read_request(words: Sequence[str]) -> Request:
         if key == "hydra/launcher" or key.lstrip("+").startswith("hydra.launcher."):
             launcher.append(word)
         elif not sign or key not in KEYS:
-            hint = f"overrides=[{word}] puts it over every cell" if sign and "." in key else nearest(key, KEYS)
+            hint = f"overrides=[{word}] applies it to every cell" if sign and "." in key else nearest(key, KEYS)
             raise ConfigError(f"unknown key {key}; {hint}")
         elif key in given:
             raise ConfigError(f"{key} is given twice")

@@ -67,7 +67,7 @@ def _check_keyed(tree: Mapping[str, Any]) -> None:
     """Every entry of attention, regularizer and ood is a whole component; an override of one that was not chosen leaves a torso."""
 
     for group in having(several=True):
-        chosen = [name for name, entry in tree[group].items() if _is_whole(entry, group)]
+        chosen = [name for name, entry in tree[group].items() if is_whole(entry, group)]
         for name, entry in tree[group].items():
             if name not in chosen:
                 rest = _leaf(name, entry)
@@ -85,7 +85,8 @@ def _check_keyed(tree: Mapping[str, Any]) -> None:
                 raise ConfigError(f"{group}.{name}.how={entry['how']}: must be one of {', '.join(HOWS)}")
 
 
-def _is_whole(entry: Any, group: str) -> bool:
+def is_whole(entry: Any, group: str) -> bool:
+    """Whether an entry of a group is a component, and not only overrides of one that was not chosen."""
     parts = [entry.get("module"), entry.get("penalty")] if isinstance(entry, Mapping) else []
     nodes = parts if GROUPS[group].placed else [entry]
     return any(isinstance(node, Mapping) and "_target_" in node for node in nodes)

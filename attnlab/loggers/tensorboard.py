@@ -29,10 +29,10 @@ class TensorboardLogger:
         from torch.utils.tensorboard import SummaryWriter
 
         self.close(failed=True)
-        place = Path(folder) / "tensorboard"
-        self._writer, self._step = SummaryWriter(str(place), purge_step=0 if resumed else None), 0
+        events = Path(folder) / "tensorboard"
+        self._writer, self._step = SummaryWriter(str(events), purge_step=0 if resumed else None), 0
         self._rows = set()
-        self.hint = f"tensorboard --logdir {shlex.quote(str(place))}"
+        self.hint = f"tensorboard --logdir {shlex.quote(str(events))}"
         about = {"run": name, "id": run_id, "group": group, "tags": list(tags), "config": config}
         self._writer.add_text("config", "    " + OmegaConf.to_yaml(OmegaConf.create(about)).replace("\n", "\n    "))
 

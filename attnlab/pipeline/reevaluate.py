@@ -45,7 +45,7 @@ class Trained:
         record = Record(self.folder)
         if not record.checkpoint_path.exists():
             raise ValueError(f"{record.checkpoint_path}: is missing, so there is no network to evaluate")
-        owners = (self.stored.get("training"), record.run_id.rpartition("-")[2])
+        owners = (self.stored.get("training"), record.address)
         checkpoint = read_checkpoint(record.checkpoint_path, owners, learner.state_dict())
         learner.load_state_dict(checkpoint["state_dict"])
         return learner.network

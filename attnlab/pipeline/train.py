@@ -23,7 +23,7 @@ from attnlab.data.base import ImageData
 from attnlab.evaluation.stages import Stages
 from attnlab.pipeline.factory import make_data, make_heads, make_learner, make_settings
 from attnlab.records.checkpoint import read_checkpoint
-from attnlab.records.lookup import record_of, skip, tell
+from attnlab.records.lookup import record_of, report, skip
 from attnlab.records.provenance import started
 from attnlab.records.record import FAILED, FINISHED, INTERRUPTED, Record, changed_defaults
 from attnlab.training.epoch import StepChunks
@@ -121,7 +121,8 @@ class Run(Stages):
         try:
             self.record.sweep_temporaries()
             self.stage(self.build)
-            self.stage(self.fit)
+            with self.record.training_lock(self.plan.training):  # of runs that need one training, one trains and the others take it
+                self.stage(self.fit)
             self.after_training()
             self.mirror()
             self.save(self.result)
@@ -142,7 +143,7 @@ class Run(Stages):
         log.info("%s: finished in %.0f s", self.record.run_id, self.result["finished"] - self.result["started"])
         if self.logger and self.logger.hint:
             log.info("%s", self.logger.hint)
-        return tell(self.record, self.result, self.plan)
+        return report(self.record, self.result, self.plan)
 
     def end(self, status: str) -> None:
         self.result["status"] = status
@@ -218,7 +219,7 @@ class Run(Stages):
             return None
         if stored.get("precision") != self.result["precision"] or _train_digest(stored) != _train_digest(self.result):
             return None
-        owners, epochs = (self.plan.training, other.run_id.rpartition("-")[2]), self.settings.max_epochs
+        owners, epochs = (self.plan.training, other.address), self.settings.max_epochs
         checkpoint = self.record.take_checkpoint(other, owners, self.learner.state_dict(), epochs=epochs)
         if checkpoint:
             log.info("the network is that of %s, which differs in OOD heads or sets only (force=true trains it again)", other.run_id)

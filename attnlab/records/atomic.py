@@ -9,7 +9,7 @@ from typing import Any
 
 
 class BrokenRecord(ValueError):
-    """A file of a run that cannot be trusted. It was set aside; the message says what to do."""
+    """A file of a run that cannot be trusted. It was set aside; the message gives the remedy."""
 
 
 def write_atomic(path: Path, content: str | bytes) -> Path:
@@ -29,7 +29,7 @@ def write_atomic(path: Path, content: str | bytes) -> Path:
 
 
 def set_aside(path: Path, reason: str) -> BrokenRecord:
-    """Rename a file that cannot be trusted, and return the error that says so."""
+    """Rename a file that cannot be trusted, and return the error that reports it."""
     target = free_name(path.with_name(path.name + ".broken"))
     os.replace(path, target)
     again = "trains from the start" if path.suffix == ".ckpt" else "does what is missing"

@@ -2,26 +2,14 @@
 
 import contextlib
 import functools
-import json
 import os
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from attnlab.records.record import FAILED, FINISHED, INTERRUPTED, REQUIRED, RUNNING
-
-MISSING, BROKEN = "missing", "broken"
-
-
-@dataclass(frozen=True)
-class Found:
-    """What is on disk of one run: its status as a reader sees it, and its result.json (empty where there is none)."""
-
-    status: str
-    folder: Path | None = None
-    result: Mapping[str, Any] = field(default_factory=dict)
-    error: str | None = None
+from attnlab.records.record import Record
+from attnlab.records.result import FINISHED, INTERRUPTED, MISSING, RUNNING, Found, address_in, read_result
 
 
 class Records:
@@ -34,7 +22,7 @@ class Records:
         with contextlib.suppress(OSError):
             for entry in sorted(os.scandir(self.runs), key=lambda entry: entry.name, reverse=True):
                 if entry.is_dir():
-                    self._folders[entry.name.rpartition("-")[2]] = Path(entry.path)  # of two, the one that Record.find takes
+                    self._folders[address_in(entry.name)] = Path(entry.path)  # of two, the one that Record.find takes
 
     def find(self, address: str) -> Found:
         folder = self._folders.get(address)
@@ -58,51 +46,12 @@ class Records:
         return self._read[folder]
 
     def _look(self, folder: Path) -> Found:
-        found = _read(folder)
+        found = read_result(folder)
         if found.status == FINISHED:
             return found
-        if is_locked(self.runs / ".locks" / f"{folder.name.rpartition('-')[2]}.lock"):
+        if Record(folder).is_locked:
             return replace(found, status=RUNNING)  # also one that failed before and is at work again
         return replace(found, status=INTERRUPTED) if found.status == RUNNING else found
-
-
-def _read(folder: Path) -> Found:
-    """The record as it says of itself."""
-    try:
-        result = json.loads((folder / "result.json").read_text())
-    except FileNotFoundError:
-        return Found(INTERRUPTED if (folder / "last.ckpt").exists() else MISSING, folder)
-    except (OSError, ValueError) as error:
-        return Found(BROKEN, folder, error=f"result.json cannot be read: {_first_line(error)}")
-    for key, kind in REQUIRED.items():
-        if not isinstance(result, dict) or not isinstance(result.get(key), kind):
-            return Found(BROKEN, folder, error=f"result.json has no {key}")
-    if result["run_id"].rpartition("-")[2] != folder.name.rpartition("-")[2]:
-        return Found(BROKEN, folder, error=f"result.json belongs to another run ({result['run_id']})")
-    if result["status"] not in (RUNNING, INTERRUPTED, FAILED, FINISHED):
-        return Found(BROKEN, folder, error=f"result.json has the status {result['status']!r}")
-    told = result.get("error")
-    message = told.get("message") if isinstance(told, dict) else None
-    return Found(result["status"], folder, result, str(message) if message else None)
-
-
-def is_locked(path: Path) -> bool:
-    """Whether a process holds the lock, without making one. Where the system cannot tell: no."""
-    try:
-        import fcntl
-
-        with open(path, "rb") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-            except BlockingIOError:
-                return True
-    except (ImportError, OSError):
-        return False
-    return False
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
 def digests(result: Mapping) -> Mapping[str, str]:

@@ -1,13 +1,13 @@
-"""Finished: whether a plan's run has been made already, and what it is told then. Needs no Lightning, so a repeat answers at once."""
+"""Whether a plan's run has been made already, and what is reported then. Needs no Lightning, so a repeat answers at once."""
 
-import json
 import logging
 from collections.abc import Mapping
 from typing import Any
 
 from attnlab.config.plan import Plan, outputs
 from attnlab.config.targets import ConfigError
-from attnlab.records.record import FINISHED, Record, changed_defaults
+from attnlab.records.record import Record, changed_defaults
+from attnlab.records.result import FINISHED, read_result
 
 log = logging.getLogger("attnlab")
 
@@ -17,20 +17,15 @@ def record_of(plan: Plan) -> Record:
 
 
 def finished(plan: Plan) -> tuple[Record, dict[str, Any]] | None:
-    """The record of a plan whose run is finished and need not be made again, and its result. Reads without a lock and writes nothing.
+    """The record of a plan whose run is finished and is not to be made again, and its result. Reads without a lock and writes nothing.
 
-    A result that cannot be trusted is left to the job, which says what is wrong with it. ConfigError: the run was made with other defaults.
+    A result that cannot be trusted is left to the job, which reports what is wrong. ConfigError: the run was made with other defaults.
     """
     if plan.full["force"] or plan.full["check"]:
         return None
     record = record_of(plan)
-    try:
-        stored = json.loads(record.result_path.read_text())
-    except (OSError, ValueError):
-        return None
-    if not isinstance(stored, dict) or stored.get("status") != FINISHED or not isinstance(stored.get("metrics"), dict):
-        return None
-    if str(stored.get("run_id")).rpartition("-")[2] != plan.address or not isinstance(stored.get("config"), dict):
+    stored = dict(read_result(record.folder).result)
+    if stored.get("status") != FINISHED:
         return None
     changed = [text for text in changed_defaults(stored["config"], plan.full) if not text.startswith(plan.ignored)]
     if changed:
@@ -38,7 +33,7 @@ def finished(plan: Plan) -> tuple[Record, dict[str, Any]] | None:
     return record, stored
 
 
-def tell(record: Record, result: Mapping[str, Any], plan: Plan) -> float | None:
+def report(record: Record, result: Mapping[str, Any], plan: Plan) -> float | None:
     """The summary on stderr, the path on stdout; the objective is returned."""
     metrics = result["metrics"]
     shown = [key for key in metrics if key.startswith(("test/", "loc/")) or key.endswith("/auroc")]
@@ -50,9 +45,9 @@ def tell(record: Record, result: Mapping[str, Any], plan: Plan) -> float | None:
 
 
 def skip(plan: Plan) -> tuple[bool, float | None]:
-    """(True, objective) if the run is finished, after saying so."""
+    """(True, objective) if the run is finished, after reporting it."""
     found = finished(plan)
     if not found:
         return False, None
     log.info("%s: finished before; nothing to do (force=true runs afresh)", found[0].run_id)
-    return True, tell(*found, plan)
+    return True, report(*found, plan)

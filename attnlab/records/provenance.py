@@ -1,4 +1,4 @@
-"""Provenance: versions, commit and configuration: what a result says of where it comes from."""
+"""Provenance of a result: versions, commit and configuration."""
 
 import contextlib
 import subprocess

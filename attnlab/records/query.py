@@ -1,4 +1,4 @@
-"""What `attnlab.runs` asks of records: filters by any key, order, and the one run that a word names."""
+"""Queries over records for `attnlab.runs`: filters by any key, order, and the one run that a word names."""
 
 import fnmatch
 import functools
@@ -11,8 +11,8 @@ from typing import Any
 
 from attnlab.config.groups import GROUPS
 from attnlab.config.suggest import nearest
-from attnlab.records.index import MISSING, Found, Records, is_locked
-from attnlab.records.record import FINISHED, INTERRUPTED, RUNNING
+from attnlab.records.index import Records
+from attnlab.records.result import INTERRUPTED, MISSING, Found, address_in
 
 FIELDS = ("status", "run_id", "device", "epochs", "seconds", "parameters", "images_per_second", "started", "finished", "precision", "stage")
 LESS_IS_BETTER = ("loss", "nll", "ece", "brier", "fpr95", "fpr95_id", "error")
@@ -20,15 +20,14 @@ FILTER = re.compile(r"(?P<key>[^=<>!]+?)(?P<sign>!=|<=|>=|=|<|>)(?P<value>.*)")
 RUN = re.compile(r".+-[0-9a-f]{8}")
 
 
-class Run:
+class StoredRun:
     """One record as a reader sees it; `get` finds a key of its fields, its metrics or its configuration."""
 
     def __init__(self, found: Found) -> None:
-        self.folder, self.result, self.status, self.error = found.folder, found.result, found.status, found.error
-        if self.status != FINISHED and is_locked(found.folder.parent / ".locks" / f"{found.folder.name.rpartition('-')[2]}.lock"):
-            self.status = RUNNING  # also one that failed or was interrupted before and is at work again
-        elif self.status == MISSING:
-            self.status = INTERRUPTED  # before its first word
+        self.folder, self.result, self.error = found.folder, found.result, found.error
+        self.status = (
+            INTERRUPTED if found.status == MISSING else found.status
+        )  # a folder without result.json: stopped before it was written
         self.run_id = found.folder.name
         self.config = self.result.get("config") or {}
         self.metrics = self.result.get("metrics") or {}
@@ -40,10 +39,10 @@ class Run:
 
     @property
     def address(self) -> str:
-        return self.run_id.rpartition("-")[2]
+        return address_in(self.run_id)
 
     def get(self, key: str) -> list[Any]:
-        """The values that a key can be said to have; a group has several names: that of its file, of its module, of its class."""
+        """The values of a key; a group has several names: that of its file, of its module, of its class."""
         if key in ("status", "run_id"):
             return [getattr(self, key)]
         if key in self.metrics:
@@ -77,8 +76,8 @@ def flatten(node: Any, where: str = "") -> Iterator[tuple[str, Any]]:
         yield where, node
 
 
-def read_runs(outputs: Path) -> list[Run]:
-    return [Run(found) for found in Records(outputs).all() if found.folder and RUN.fullmatch(found.folder.name)]
+def read_runs(outputs: Path) -> list[StoredRun]:
+    return [StoredRun(found) for found in Records(outputs).all() if found.folder and RUN.fullmatch(found.folder.name)]
 
 
 # ---- which runs ----------------------------------------------------------------------------------------------------------------------
@@ -90,7 +89,7 @@ class Filter:
     sign: str
     value: str
 
-    def fits(self, run: Run) -> bool:
+    def fits(self, run: StoredRun) -> bool:
         found = run.get(self.key)
         if self.sign in ("=", "!="):
             hit = any(same(value, text) for value in found for text in split(self.value))
@@ -118,7 +117,7 @@ def is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
-def parse_filters(words: Sequence[str], runs: Sequence[Run]) -> list[Filter]:
+def parse_filters(words: Sequence[str], runs: Sequence[StoredRun]) -> list[Filter]:
     """ValueError for what is no filter, or names a key that no run has."""
     found = []
     for word in words:
@@ -136,13 +135,13 @@ def parse_filters(words: Sequence[str], runs: Sequence[Run]) -> list[Filter]:
     return found
 
 
-def known_key(key: str, runs: Sequence[Run]) -> None:
+def known_key(key: str, runs: Sequence[StoredRun]) -> None:
     if runs and key not in FIELDS and not any(run.get(key) for run in runs):
         names = {name: None for run in runs for name in (*run.metrics, *run.config, *run.leaves)}
         raise ValueError(f"no run has the key {key}; {nearest(key, [*FIELDS, *names])}")
 
 
-def ordered(runs: Sequence[Run], key: str | None) -> list[Run]:
+def ordered(runs: Sequence[StoredRun], key: str | None) -> list[StoredRun]:
     """By a key, best or largest first, runs without it last; by default the newest first."""
     if key is None:
         return sorted(runs, key=lambda run: (-run.started, run.run_id))
@@ -151,7 +150,7 @@ def ordered(runs: Sequence[Run], key: str | None) -> list[Run]:
     small = name.rpartition("/")[2] in LESS_IS_BETTER or "/loss" in name
     small = small != turned
 
-    def place(run: Run) -> tuple:
+    def rank(run: StoredRun) -> tuple:
         values = [value for value in run.get(name)[:1] if value is not None]
         if not values:
             return (2, 0, run.run_id)
@@ -159,10 +158,10 @@ def ordered(runs: Sequence[Run], key: str | None) -> list[Run]:
             return (0, values[0] if small else -values[0], run.run_id)
         return (1, shown(values[0]), run.run_id)
 
-    return sorted(runs, key=place)
+    return sorted(runs, key=rank)
 
 
-def find_run(word: str, runs: Sequence[Run]) -> Run:
+def find_run(word: str, runs: Sequence[StoredRun]) -> StoredRun:
     """The run that a folder, a run_id or the beginning of an address names."""
     name = Path(word).name if Path(word).is_dir() else word.rstrip("/")
     hits = [run for run in runs if run.run_id == name] or [run for run in runs if run.address.startswith(name)]

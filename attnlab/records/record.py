@@ -15,20 +15,19 @@ import logging
 import math
 import os
 import shutil
-import socket
 from collections.abc import Iterator, Mapping, Sequence
-from datetime import UTC, datetime
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
 from attnlab.records.atomic import free_name, plain_json, set_aside, write_atomic
 from attnlab.records.checkpoint import inspect_checkpoint
+from attnlab.records.lock import hold, is_locked
+from attnlab.records.result import BROKEN, FAILED, FINISHED, INTERRUPTED, RUNNING, address_in, read_result
 
 log = logging.getLogger("attnlab")
 
-RUNNING, INTERRUPTED, FAILED, FINISHED = "running", "interrupted", "failed", "finished"
-
-REQUIRED = {"status": str, "run_id": str, "config": dict, "metrics": dict, "seed": int}
+__all__ = ["FAILED", "FINISHED", "INTERRUPTED", "RUNNING", "Record", "changed_defaults", "read_history"]
 
 
 class Record:
@@ -48,46 +47,46 @@ class Record:
     def run_id(self) -> str:
         return self.folder.name
 
-    @contextlib.contextmanager
-    def lock(self) -> Iterator[None]:
-        """One process works on a run; another says whom it waits for. The lock goes with its process, however that ends."""
-        from filelock import FileLock, Timeout
+    @property
+    def address(self) -> str:
+        return address_in(self.run_id)
 
-        locks = self.folder.parent / ".locks"
-        locks.mkdir(parents=True, exist_ok=True)
-        address = self.run_id.rpartition("-")[2]
-        lock, owner = FileLock(locks / f"{address}.lock"), locks / f"{address}.owner"
-        try:
-            lock.acquire(timeout=0)
-        except Timeout:
-            who = owner.read_text().strip() if owner.exists() else "another process"
+    def lock(self) -> AbstractContextManager[None]:
+        """One process works on a run; another reports whom it waits for."""
+
+        def waiting(who: str) -> None:
             log.info("%s: %s works on this run; waiting for it (Ctrl-C to stop waiting)", self.run_id, who)
-            lock.acquire()
-        try:
-            write_atomic(owner, f"process {os.getpid()} on {socket.gethostname()}, since {datetime.now(UTC):%Y-%m-%d %H:%M:%S} UTC")
-            yield
-        finally:
-            owner.unlink(missing_ok=True)
-            lock.release()
+
+        return hold(self._locks / f"{self.address}.lock", waiting=waiting)
+
+    def training_lock(self, training: str) -> AbstractContextManager[None]:
+        """One process trains a network; another that needs the same one (runs that differ in OOD heads or sets) waits until it is there.
+
+        Taken inside `lock`, never the other way round, so that no two processes wait for each other.
+        """
+
+        def waiting(who: str) -> None:
+            log.info("%s: %s trains the same network; waiting for it (Ctrl-C to stop waiting)", self.run_id, who)
+
+        return hold(self._locks / f"training-{training}.lock", name=self.run_id, waiting=waiting)
+
+    @property
+    def is_locked(self) -> bool:
+        """Whether a process works on this run."""
+        return is_locked(self._locks / f"{self.address}.lock")
+
+    @property
+    def _locks(self) -> Path:
+        return self.folder.parent / ".locks"
 
     def result(self) -> dict[str, Any] | None:
         """The stored result, or None. A file that is damaged or another run's is set aside: BrokenRecord."""
-        try:
-            text = self.result_path.read_text()
-        except FileNotFoundError:
-            return None
-        except UnicodeDecodeError:
-            raise set_aside(self.result_path, "is damaged (no text)") from None
-        try:
-            result = json.loads(text)
-        except json.JSONDecodeError as error:
-            raise set_aside(self.result_path, f"is damaged ({'empty' if not text.strip() else error})") from None
-        for key, kind in REQUIRED.items():
-            if not isinstance(result, dict) or not isinstance(result.get(key), kind):
-                raise set_aside(self.result_path, f"is damaged (no {key})")
-        if result["run_id"].rpartition("-")[2] != self.run_id.rpartition("-")[2]:
-            raise set_aside(self.result_path, f"belongs to another run ({result['run_id']})")
-        return result
+        found = read_result(self.folder)
+        if found.cause:
+            raise found.cause
+        if found.status == BROKEN:
+            raise set_aside(self.result_path, found.wrong)
+        return dict(found.result) or None
 
     def write(self, result: Mapping[str, Any]) -> None:
         write_atomic(self.result_path, json.dumps(plain_json(result), indent=1) + "\n")
@@ -97,24 +96,24 @@ class Record:
         write_atomic(self.folder.parent / ".trainings" / training, self.run_id)
 
     def trained_elsewhere(self, training: str) -> tuple["Record", dict[str, Any]] | None:
-        """The record that says it has done this training, and what it holds. Whether it has is its checkpoint's to say."""
+        """The record that states it has done this training, and what it holds. Whether it has, its checkpoint shows."""
         try:
             other = Record(self.folder.parent / (self.folder.parent / ".trainings" / training).read_text().strip())
-            stored = json.loads(other.result_path.read_text())
         except (OSError, ValueError):
             return None
-        whole = isinstance(stored, dict) and all(isinstance(stored.get(key), kind) for key, kind in REQUIRED.items())
-        return (other, stored) if whole and stored["run_id"] == other.run_id != self.run_id else None
+        stored = dict(read_result(other.folder).result)
+        return (other, stored) if stored and stored["run_id"] == other.run_id != self.run_id else None
 
     def take_checkpoint(self, other: "Record", owners: Sequence[str], present: Mapping[str, Any], *, epochs: int) -> dict[str, Any] | None:
-        """A copy of another run's last checkpoint, if it is whole, fits, and is that of all epochs: the copy is looked at, so that what
-        the other does meanwhile is no matter."""
+        """A copy of another run's last checkpoint, if it is whole, fits, and is that of all epochs or of an early stop. The copy is
+        inspected, so that what the other does meanwhile does not matter."""
         self.folder.mkdir(parents=True, exist_ok=True)
         temporary = self.checkpoint_path.with_name(f".last.ckpt.{os.getpid()}.tmp")
         try:
             shutil.copyfile(other.checkpoint_path, temporary)
             checkpoint, wrong = inspect_checkpoint(temporary, owners, present)
-            if wrong or len(checkpoint["attnlab"]["history"]) != epochs:
+            own = checkpoint.get("attnlab", {})
+            if wrong or (len(own["history"]) != epochs and not own.get("stopped")):
                 return None
             os.replace(temporary, self.checkpoint_path)
             return checkpoint

@@ -1,7 +1,6 @@
 """Board: what a sweep runs at the moment, on stderr: a live table in a terminal, plain lines elsewhere. Reads the runs' own files."""
 
 import contextlib
-import json
 import logging
 import sys
 import time
@@ -18,15 +17,6 @@ log = logging.getLogger("attnlab")
 LINE_SECONDS = 60.0  # between two looks in plain lines
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object, or an empty one where there is none that can be read."""
-    with contextlib.suppress(OSError, ValueError):
-        found = json.loads(path.read_text())
-        if isinstance(found, dict):
-            return found
-    return {}
-
-
 def clock(seconds: float | None) -> str:
     if seconds is None:
         return ""
@@ -37,8 +27,8 @@ def clock(seconds: float | None) -> str:
 class Watch:
     """A running job: epoch, accuracy, rate and time left."""
 
-    def __init__(self, job: Job, places: Sequence[str]) -> None:
-        self.job, self.places = job, places
+    def __init__(self, job: Job, slots: Sequence[str]) -> None:
+        self.job, self.slots = job, slots
         self.path = record_of(job.plan).folder / "metrics.csv"
         self.began = time.time()
         self.stamp, self.rows = 0, []
@@ -53,7 +43,7 @@ class Watch:
         rate, left = row.get("images_per_second"), self.left
         return {
             "run": self.job.plan.run_id,
-            "on": ",".join(self.places),
+            "on": ",".join(self.slots),
             "epoch": f"{len(self.rows)}/{self.total}",
             "acc": "" if accuracy is None else f"{accuracy:.4f}",
             "images/s": "" if rate is None else f"{rate:,.0f}",
@@ -75,7 +65,7 @@ class Watch:
 
 
 class Board:
-    """`with Board(count) as board`: tell it what starts and ends, and call `update` now and then."""
+    """`with Board(count) as board`: call `started`, `ended` and, now and then, `update`."""
 
     def __init__(self, count: int) -> None:
         self.count = count
@@ -109,9 +99,9 @@ class Board:
         else:
             log.info("%s", text)
 
-    def started(self, job: Job, places: Sequence[str]) -> None:
-        self.running[job.number] = Watch(job, places)
-        self.say(f"{job.plan.run_id}: started{' on GPU ' + ','.join(places) if places else ''}")
+    def started(self, job: Job, slots: Sequence[str]) -> None:
+        self.running[job.number] = Watch(job, slots)
+        self.say(f"{job.plan.run_id}: started{' on GPU ' + ','.join(slots) if slots else ''}")
 
     def ended(self, job: Job, path: Path | None = None, *, again: bool = False) -> None:
         """A job's process has ended; `path` is the result to print on stdout."""

@@ -1,4 +1,4 @@
-"""Guard: between Hydra's sweeper and its launcher. Jobs that are finished or cannot be meant never reach the launcher."""
+"""Guard: between Hydra's sweeper and its launcher. Jobs that are finished or misconfigured never reach the launcher."""
 
 import contextlib
 import copy
@@ -7,6 +7,7 @@ import os
 import shutil
 import socket
 import time
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,19 +15,21 @@ from typing import Any
 from attnlab.config.checks import check
 from attnlab.config.compose import typed, without_hydra
 from attnlab.config.targets import ConfigError
-from attnlab.records.lookup import finished
+from attnlab.records.lookup import finished, record_of
 from attnlab.sweeps.journal import DONE, FAILED, RESUMED, SKIPPED, Job, Journal, first_line
 from attnlab.sweeps.task import Task
+from attnlab.sweeps.unchosen import chosen_components, without_unchosen
 
 log = logging.getLogger("attnlab")
 
 
 class Guard:
-    """A launcher around a launcher: looks at every job first, lets through what has to run, and knows afterwards what became of it."""
+    """A launcher around a launcher: looks at every job first, lets through what has to run, and records how each job ended."""
 
     def __init__(self, inner: Any, *, context: Any, config: Any, task: Task) -> None:
         self.inner, self.context, self.config, self.task = inner, context, config, task
         self.jobs: list[Job] = []
+        self.chosen: set[str] = set()  # components of any job so far
         self.count = 0
         sweeps = Path(str(config.hydra.sweep.dir))
         self.journal = task.journal = Journal(sweeps / f"sweep-{socket.gethostname()}-{os.getpid()}")
@@ -46,9 +49,10 @@ class Guard:
         jobs = [Job(tuple(overrides)) for overrides in job_overrides]
         self.jobs += jobs
         try:
+            self.compose(jobs)
             for job in jobs:
                 self.look(job)
-            todo = [job for job in jobs if not job.outcome]
+            todo = self.single([job for job in jobs if not job.outcome])
             tries = 1 + max((job.plan.full["retries"] for job in todo), default=0)
             while todo and tries and not self.stops(jobs):
                 self.run(todo)
@@ -56,19 +60,48 @@ class Guard:
                 todo = [job for job in todo if job.outcome == FAILED and not job.log and job.plan.full["retries"]]  # lost by the launcher
         finally:
             self.loader.load_sweep_config = self._compose
+            for job in jobs:
+                job.take_over()
         return [self._returned(job) for job in jobs]
 
     def stops(self, jobs: Sequence[Job]) -> bool:
         return any(job.outcome == FAILED for job in jobs) and any(job.plan and job.plan.full["fail_fast"] for job in jobs)
+
+    def compose(self, jobs: Sequence[Job]) -> None:
+        """The config of each job, without overrides of components that others of the sweep choose and it does not."""
+        for job in jobs:
+            job.config = self._config_of(job)
+        chosen = [chosen_components(job.config) for job in jobs]
+        self.chosen.update(*chosen)
+        dropped: Counter[str] = Counter()
+        for job, own in zip(jobs, chosen, strict=True):
+            kept = without_unchosen(job.overrides, own, self.chosen)
+            dropped.update(typed(text).partition("=")[0] for text in job.overrides if text not in kept)
+            if kept != job.overrides:
+                job.overrides = kept
+                job.config = self._config_of(job)
+        if dropped:
+            counted = ", ".join(f"{key} (in {count})" for key, count in dropped.items())
+            log.info("of %d jobs, overrides are dropped where the component is not chosen: %s", len(jobs), counted)
+
+    def _config_of(self, job: Job) -> Any:
+        return self.composed.pop(job.overrides, None) or self.loader.load_sweep_config(self.config, list(job.overrides))
+
+    def single(self, jobs: Sequence[Job]) -> list[Job]:
+        """One job of those that are one run; the others take over how it ends."""
+        first: dict[Path, Job] = {}
+        for job in jobs:
+            job.same_as = first.setdefault(record_of(job.plan).folder, job)
+        return [job for job in jobs if job.same_as is job]
 
     def look(self, job: Job) -> None:
         """The plan of a job; its outcome, where that is known without running it."""
         from hydra.core.hydra_config import HydraConfig
         from omegaconf import open_dict
 
-        config = self.composed.pop(job.overrides, None) or self.loader.load_sweep_config(self.config, list(job.overrides))
+        config = job.config
         self.count += 1
-        job.config, job.number = config, self.count
+        job.number = self.count
         with open_dict(config):
             config.hydra.job.num, config.hydra.job.id = job.number, str(job.number)
         instance = HydraConfig.instance()
@@ -93,7 +126,7 @@ class Guard:
             print(record.result_path, flush=True)
 
     def run(self, jobs: list[Job]) -> None:
-        """Hand jobs to the launcher and read what became of them, however the launcher ends."""
+        """Hand jobs to the launcher and read how each ended, however the launcher ends."""
         first = self.count + 1
         for job in jobs:
             self.count += 1
@@ -108,9 +141,9 @@ class Guard:
         except Exception as error:  # a worker was killed, or the cluster refused the job
             lost = error
         finally:
-            unheard = [job for job in jobs if not self._read(job)]
-        values = {job.number: told._return_value for job, told in zip(jobs, returns)}
-        for job in unheard:
+            unreported = [job for job in jobs if not self._read(job)]
+        values = {job.number: returned._return_value for job, returned in zip(jobs, returns)}
+        for job in unreported:
             if lost:
                 job.outcome, job.error = FAILED, f"{type(self.inner).__name__} lost it: {first_line(lost)}"
             elif isinstance(values.get(job.number), BaseException):
@@ -128,7 +161,7 @@ class Guard:
         return bool(entry)
 
     def _returned(self, job: Job) -> Any:
-        """What the sweeper is told; a job that failed has no value, and stops nobody."""
+        """The return value for the sweeper; a job that failed has none, and stops no other."""
         from hydra.core.utils import JobReturn, JobRuntime, JobStatus
 
         return JobReturn(
@@ -146,7 +179,7 @@ class Guard:
         self.loader.__dict__.pop("load_sweep_config", None)
         self.journal.clear()
         folder = self.journal.folder.parent
-        if folder.name == ".hydra":  # ours, and in every record is more than Hydra's copy of the command says
+        if folder.name == ".hydra":  # ours; every record holds more than Hydra's copy of the command
             (folder / "multirun.yaml").unlink(missing_ok=True)
         for empty in (folder / "failed", folder):
             with contextlib.suppress(OSError):

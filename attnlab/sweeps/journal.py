@@ -1,4 +1,4 @@
-"""Journal: what became of the jobs of a sweep, in a folder that all its processes reach; gone when it is over but for logs of failures."""
+"""Journal: how the jobs of a sweep ended, in a folder that all its processes reach; gone when it is over but for logs of failures."""
 
 import contextlib
 import dataclasses
@@ -25,7 +25,7 @@ DONE, RESUMED, SKIPPED, FAILED, INTERRUPTED = "done", "resumed", "skipped", "fai
 
 @dataclasses.dataclass
 class Job:
-    """One job of a sweep and what became of it; `outcome` is empty while it has not been started."""
+    """One job of a sweep and how it ended; `outcome` is empty while it has not been started."""
 
     overrides: tuple[str, ...]
     config: Any = None
@@ -37,14 +37,22 @@ class Job:
     error: str = ""
     log: str = ""
     seconds: float = 0.0
+    same_as: "Job | None" = None  # the first job of the sweep that is the same run
 
     @property
     def words(self) -> str:
         return " ".join(typed(text) for text in self.overrides)
 
+    def take_over(self) -> None:
+        """The outcome of the job that is the same run."""
+        if self.same_as and self.same_as is not self:
+            outcome = self.same_as.outcome
+            self.outcome = SKIPPED if outcome in (DONE, RESUMED) else outcome
+            self.value, self.error, self.log = self.same_as.value, self.same_as.error, self.same_as.log
+
 
 class Journal:
-    """What became of each job, a file a job: written whole from any process on any host, with no need of locks that network disks lack."""
+    """How each job ended, a file a job: written whole from any process on any host, with no need of locks that network disks lack."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder.absolute()

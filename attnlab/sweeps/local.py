@@ -1,15 +1,14 @@
-"""Launcher: `hydra/launcher=local`, a sweep on this machine: one process a job, one place a GPU (or several), a board of what runs.
+"""Launcher: `hydra/launcher=local`, a sweep on this machine: one process a job, one or several slots a GPU, a board of what runs.
 
     python -m attnlab.train -m seed=0,1,2,3 hydra/launcher=local hydra.launcher.jobs_per_device=2
 
-A job's process sees only its own GPU and its share of the CPU; what it says goes into outputs/.hydra/local/<run>.log. Ctrl-C (or SIGTERM)
+A job's process sees only its own GPU and its share of the CPU; its output goes into outputs/.hydra/local/<run>.log. Ctrl-C (or SIGTERM)
 stops the jobs so that they can go on later; however this process ends, none of its jobs outlives it.
 """
 
 import contextlib
 import dataclasses
 import functools
-import math
 import os
 import signal
 import subprocess
@@ -20,9 +19,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from attnlab.records import record
+from attnlab.records import result
 from attnlab.records.lookup import record_of
 from attnlab.sweeps import board
+from attnlab.sweeps.devices import count_cpus, find_devices
 from attnlab.sweeps.journal import DONE, FAILED, INTERRUPTED, RESUMED, Job
 from attnlab.sweeps.processes import PARENT
 
@@ -36,43 +36,12 @@ def register() -> None:
     ConfigStore.instance().store(group="hydra/launcher", name="local", node=node, provider="attnlab")
 
 
-def find_devices() -> list[str]:
-    """What CUDA_VISIBLE_DEVICES can name here: GPUs, or their slices (MIG) where there are some; none on a CPU machine. Asks no torch."""
-    given = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if given is not None:
-        return [name.strip() for name in given.split(",") if name.strip() not in ("", "-1")]
-    with contextlib.suppress(OSError, subprocess.SubprocessError):
-        listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, timeout=60, check=True).stdout
-        return parse_devices(listed)
-    return [str(index) for index, _ in enumerate(Path("/proc/driver/nvidia/gpus").glob("*"))]
-
-
-def parse_devices(listed: str) -> list[str]:
-    """`nvidia-smi -L`: a line a GPU, below it one a slice."""
-    found: list[list[str]] = []
-    for line in listed.splitlines():
-        if line.startswith("GPU "):
-            found.append([line.partition(":")[0].removeprefix("GPU ")])
-        elif line.strip().startswith("MIG ") and found:
-            found[-1].append(line.partition("UUID: ")[2].rstrip(") "))
-    return [name for gpu in found for name in (gpu[1:] or gpu)]
-
-
-def count_cpus() -> int:
-    """CPUs that this process may use: its affinity, and a container's share of them."""
-    cpus = float(len(os.sched_getaffinity(0))) if hasattr(os, "sched_getaffinity") else float(os.cpu_count() or 1)
-    with contextlib.suppress(OSError, ValueError):
-        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
-        cpus = min(cpus, int(quota) / int(period))
-    return max(1, math.floor(cpus))
-
-
 @dataclasses.dataclass
 class Child:
     """A job's process."""
 
     job: Job
-    places: list[str]
+    slots: list[str]
     process: subprocess.Popen[bytes]
     log: Path
     resumed: bool
@@ -87,7 +56,7 @@ class LocalLauncher:
     """One process a job on this machine; see the top of this file.
 
     devices: auto (those of CUDA_VISIBLE_DEVICES, else every GPU; where there is none, the CPU), cpu, or a list: [0, 2].
-    jobs_per_device: how many jobs share a GPU, or the CPU. A job of trainer=ddp takes a place on each of as many GPUs as it asks for.
+    jobs_per_device: how many jobs share a GPU, or the CPU. A job of trainer=ddp takes a slot on each of as many GPUs as it asks for.
     patience: seconds that a job has to stop after Ctrl-C.
     """
 
@@ -133,19 +102,19 @@ class LocalLauncher:
     def start_all(self) -> None:
         while self.waiting:
             job, left = self.waiting[0]
-            places = self.places_for(job)
-            if places is None:
+            slots = self.slots_for(job)
+            if slots is None:
                 return
             self.waiting.popleft()
-            self.start(job, places, left)
+            self.start(job, slots, left)
 
-    def places_for(self, job: Job) -> list[str] | None:
-        """Free places for a job: one, or one on each of as many GPUs as it trains on; None while there are too few."""
+    def slots_for(self, job: Job) -> list[str] | None:
+        """Free slots for a job: one, or one on each of as many GPUs as it trains on; None while there are too few."""
         wanted = min(processes_of(job), len(self.devices)) if self.devices else 1
-        found = sorted(dict.fromkeys(self.free), key=lambda place: -self.free.count(place))[:wanted]  # the idlest first
+        found = sorted(dict.fromkeys(self.free), key=lambda device: -self.free.count(device))[:wanted]  # the idlest first
         return found if len(found) == wanted else None
 
-    def start(self, job: Job, places: list[str], left: int) -> None:
+    def start(self, job: Job, slots: list[str], left: int) -> None:
         path = Path(str(self.config.hydra.sweep.dir)) / "local" / f"{job.plan.run_id}.log"
         path.parent.mkdir(parents=True, exist_ok=True)
         words = self.command(job)
@@ -155,13 +124,13 @@ class LocalLauncher:
             output.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} python {' '.join(words[1:])}\n".encode())
             output.flush()
             process = subprocess.Popen(
-                words, env=self.environment(job, places), stdin=subprocess.DEVNULL, stdout=output, stderr=output, process_group=0
+                words, env=self.environment(job, slots), stdin=subprocess.DEVNULL, stdout=output, stderr=output, process_group=0
             )
-        for place in places:
-            self.free.remove(place)
-        child = Child(job, places, process, path, checkpoint.exists() and not job.plan.full["force"], left)
+        for slot in slots:
+            self.free.remove(slot)
+        child = Child(job, slots, process, path, checkpoint.exists() and not job.plan.full["force"], left)
         self.children.append(child)
-        self.board.started(job, places if self.devices else [])
+        self.board.started(job, slots if self.devices else [])
 
     def command(self, job: Job) -> list[str]:
         """The job by itself, with what of the sweep's own command it needs to find the same configs."""
@@ -172,11 +141,11 @@ class LocalLauncher:
         words += [text for text in self.config.hydra.overrides.hydra if text.lstrip("+").startswith("hydra.searchpath=")]
         return [sys.executable, "-m", "attnlab.train", *words, *job.overrides]
 
-    def environment(self, job: Job, places: list[str]) -> dict[str, str]:
+    def environment(self, job: Job, slots: list[str]) -> dict[str, str]:
         threads = max(1, self.cpus // processes_of(job))
         given = os.environ.get("OMP_NUM_THREADS", "")
         threads = min(threads, int(given)) if given.isdigit() and int(given) else threads
-        visible = {"CUDA_VISIBLE_DEVICES": ",".join(places)} if self.devices else {}
+        visible = {"CUDA_VISIBLE_DEVICES": ",".join(slots)} if self.devices else {}
         return {**os.environ, PARENT: str(os.getpid()), "OMP_NUM_THREADS": str(threads), "PYTHONFAULTHANDLER": "1", **visible}
 
     def settle_all(self) -> None:
@@ -184,30 +153,31 @@ class LocalLauncher:
             if child in self.children:  # else stopped meanwhile
                 self.children.remove(child)
                 child.signal(signal.SIGKILL)  # what it may have left behind
-                self.free += child.places
+                self.free += child.slots
                 self.settle(child)
 
     def settle(self, child: Child, *, stopping: bool = False) -> None:
-        """Say what became of a job, or put it back into the queue."""
+        """Write down how a job ended, or put it back into the queue."""
         job, code = child.job, child.process.returncode
-        stored = board.read_json(record_of(job.plan).result_path)
+        record = record_of(job.plan)
+        stored = result.read_result(record.folder).result
         if code == 0:
             job.outcome = RESUMED if child.resumed else DONE
             job.value = stored.get("metrics", {}).get(job.plan.full["objective"])
         elif code in (130, -signal.SIGINT) or stopping:
             job.outcome = INTERRUPTED
         else:
-            told = stored.get("error") if stored.get("status") == record.FAILED and stored.get("started", 0) >= job.started else None
-            job.error = told["message"] if told else last_words(child.log, code)
-            job.log = str(record_of(job.plan).folder / "train.log" if told else child.log)
-            if child.left and not (told and told["kind"] == "ConfigError"):
+            noted = stored.get("error") if stored.get("status") == result.FAILED and stored.get("started", 0) >= job.started else None
+            job.error = noted["message"] if noted else last_words(child.log, code)
+            job.log = str(record.folder / "train.log" if noted else child.log)
+            if child.left and not (noted and noted["kind"] == "ConfigError"):
                 self.board.say(f"{job.plan.run_id}: {job.error}; trying it again")
                 self.waiting.appendleft((job, child.left - 1))
                 self.board.ended(job, again=True)
                 return
             job.outcome = FAILED
         self.task.journal.write(job, seconds=time.time() - job.started)
-        path = record_of(job.plan).result_path
+        path = record.result_path
         self.board.ended(job, path if job.outcome in (DONE, RESUMED) and path.exists() else None)
         if job.outcome == FAILED and job.plan.full["fail_fast"] and not stopping:
             self.waiting.clear()

@@ -1,7 +1,7 @@
 """Sweep: many jobs through any Hydra launcher. Repeating a sweep's command does what is missing, and nothing else.
 
-`Guard` stands between Hydra's sweeper and its launcher (sweep_guard); `Task` is what a launcher calls, in whatever process (sweep_task);
-`Journal` is where they write down what became of each job (sweep_journal).
+`Guard` stands between Hydra's sweeper and its launcher (guard.py); `Task` is what a launcher calls, in whatever process (task.py);
+`Journal` is where they write down how each job ended (journal.py).
 """
 
 import contextlib
@@ -45,7 +45,7 @@ class Sweep:
             del plugins.instantiate_launcher
             for guard in self.guards:
                 guard.close()
-            self.tell()
+            self.summarize()
         return sum(job.outcome == FAILED for job in self.jobs)
 
     def guarded(self, hydra_context: Any, task_function: Any, config: Any) -> Guard:
@@ -68,7 +68,7 @@ class Sweep:
     def jobs(self) -> list[Job]:
         return [job for guard in self.guards for job in guard.jobs]
 
-    def tell(self) -> None:
+    def summarize(self) -> None:
         """The summary, on stderr."""
         if not self.jobs:
             return
@@ -95,7 +95,7 @@ def shorten(path: str | Path) -> str:
 
 
 def launch(jobs: Sequence[Sequence[str]], *, job: Callable[[Plan], Any], options: Sequence[str] = ()) -> list[Job]:
-    """Run a list of jobs, each its own overrides, as one sweep; every Job says what became of it.
+    """Run a list of jobs, each its own overrides, as one sweep; every Job states how it ended.
 
     `options` choose launcher and folder: ["hydra/launcher=local", "hydra.launcher.jobs_per_device=2", "paths.outputs=DIR"]; they are not
     handed to the jobs. Prints the summary. KeyboardInterrupt passes through.

@@ -1,4 +1,4 @@
-"""Task: what a launcher calls for each job of a sweep, in whatever process; it tries a job `retries` times more and tells the journal."""
+"""Task: what a launcher calls for a job of a sweep, in whatever process; it tries a job `retries` times more and writes to the journal."""
 
 import gc
 import logging
@@ -18,7 +18,7 @@ log = logging.getLogger("attnlab")
 
 
 class Task:
-    """What a launcher calls for one job, here or in another process: runs it, tells the journal, raises nothing but KeyboardInterrupt."""
+    """What a launcher calls for one job, here or in another process: runs it, writes to the journal, raises only KeyboardInterrupt."""
 
     def __init__(self, job: Callable[[Plan], Any], journal: Journal | None = None) -> None:
         self.job, self.journal = job, journal

@@ -1,4 +1,4 @@
-"""Fill a table from the records on disk: what its cells' runs are, what became of them, and what that says of the paper's figures."""
+"""Fill a table from the records on disk: what its cells' runs are, what became of them, and what follows for the published values."""
 
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
@@ -8,7 +8,7 @@ from attnlab.config.targets import ConfigError
 from attnlab.records.index import Records, digests
 from attnlab.records.record import FINISHED
 from attnlab.tables import statistics
-from attnlab.tables.footnotes import smallest_print
+from attnlab.tables.footnotes import footnotes
 from attnlab.tables.model import Cell, RunOfCell, Table
 from attnlab.tables.plan_cache import plans_of
 from attnlab.tables.spec import SOURCES, Line, Spec, Wanted, departures
@@ -32,7 +32,7 @@ def wanted(spec: Spec, overrides: Sequence[str], seeds: Sequence[int]) -> tuple[
 
 
 def _bearing(keys: Iterable[str], metric: str) -> list[str]:
-    """Which of the departures bear on this metric: OOD heads and sets do not on the accuracy, nor one head on another's figure."""
+    """Which of the departures bear on this metric: OOD heads and sets do not on the accuracy, nor one head on another's metric."""
     part, _, rest = metric.partition("/")
     head = f"ood.{rest.partition('/')[0]}." if part == "ood" else None
     return [key for key in keys if not f"{key}.".startswith(("ood.", "data.ood", "objective.")) or (head and key.startswith(head))]
@@ -64,12 +64,12 @@ def fill(
     runs = {(cell.row.label, cell.column.label): _runs(cell, spec, records) for cell in cells}
     filled = {}
     for cell in cells:
-        place = cell.row.label, cell.column.label
-        baseline = runs[spec.baseline, place[1]] if spec.baseline not in (None, place[0]) else ()
-        filled[place] = _cell(cell, spec, runs[place], baseline, [records.find(plan.address).result for plan in cell.plans])
+        key = cell.row.label, cell.column.label
+        baseline = runs[spec.baseline, key[1]] if spec.baseline not in (None, key[0]) else ()
+        filled[key] = _cell(cell, spec, runs[key], baseline, [records.find(plan.address).result for plan in cell.plans])
     table = Table(
         spec.name, spec.title, spec.paper, tuple(row.label for row in spec.rows), tuple(column.label for column in spec.columns),
-        spec.metric, filled, spec.baseline, tuple(smallest_print(spec, cells, filled, records, variant)),
+        spec.metric, filled, spec.baseline, tuple(footnotes(spec, cells, filled, records, variant)),
         command or _command(spec.name, overrides), variant,
     )  # fmt: skip
     return table, cells, records
@@ -99,7 +99,7 @@ def _runs(cell: Wanted, spec: Spec, records: Records) -> tuple[RunOfCell, ...]:
 def _cell(wanted: Wanted, spec: Spec, runs: tuple[RunOfCell, ...], baseline: tuple[RunOfCell, ...], results: list[Mapping]) -> Cell:
     row, column = wanted.row.label, wanted.column.label
     ours, theirs = ({run.seed: run.value for run in group if run.value is not None} for group in (runs, baseline))
-    values, paper = list(ours.values()), spec.figures.get((row, column))
+    values, paper = list(ours.values()), spec.published.get((row, column))
     middle = statistics.mean(values)
     same = _same_data(wanted, [result for result in results if result.get("status") == FINISHED])
     return Cell(

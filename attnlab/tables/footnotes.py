@@ -1,4 +1,4 @@
-"""The smallest print of a table: what a reader must know of the runs behind it before comparing two of its cells."""
+"""Footnotes of a table: what a reader must know of the runs behind it before comparing two of its cells."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -7,42 +7,43 @@ from typing import TYPE_CHECKING, Any
 from attnlab.records.index import Records, digests
 from attnlab.records.record import FINISHED, changed_defaults
 from attnlab.tables import statistics
-from attnlab.tables.model import STATUSES, Cell
+from attnlab.tables.model import STATUSES, Cell, Note
 from attnlab.tables.spec import Spec
 
 if TYPE_CHECKING:
     from attnlab.tables.spec import Wanted
 
 
-def smallest_print(
+def footnotes(
     spec: Spec, cells: Sequence["Wanted"], filled: Mapping[tuple[str, str], Cell], records: Records, variant: str | None
-) -> list[str]:
-    """One line a fact: variant, data, epochs, device, versions where they differ, seeds, what is missing, the rule of the verdict."""
-    notes = [f"not the paper's table: {variant}"] if variant else []
+) -> list[Note]:
+    """One note a fact: variant, data, epochs, device, versions where they differ, seeds, what is missing, the rule of the verdict."""
+    notes = [Note("variant", f"not the paper's table: {variant}")] if variant else []
     results = {plan.address: found for cell in cells for plan in cell.plans if (found := records.find(plan.address)).status == FINISHED}
     if results:
         everything = [found.result for found in results.values()]
         notes += _data_notes(cells, records)
-        notes.append(_counted("epochs", [str(result.get("epochs", "?")) for result in everything]))
-        notes.append(
-            _counted("device", [f"{result.get('device', '?')}, precision {result.get('precision', '?')}" for result in everything])
-        )
+        devices = [f"{result.get('device', '?')}, precision {result.get('precision', '?')}" for result in everything]
+        notes.append(Note("epochs", _counted("epochs", [str(result.get("epochs", "?")) for result in everything])))
+        notes.append(Note("device", _counted("device", devices)))
         notes += _version_notes(everything)
         notes += _default_notes(cells, records)
     counts = sorted({cell.n for cell in filled.values()})
     asked = len(cells[0].plans)
-    notes.append(f"seeds: {asked} asked; cells have {counts[0]}" + (f" to {counts[-1]}" if counts[-1] > counts[0] else ""))
+    notes.append(Note("seeds", f"seeds: {asked} asked; cells have {counts[0]}" + (f" to {counts[-1]}" if counts[-1] > counts[0] else "")))
     states = Counter(run.status for cell in filled.values() for run in cell.runs if run.status != FINISHED)
     if states:
-        notes.append("not finished: " + ", ".join(f"{states[status]} {status}" for status in STATUSES if states[status]))
-    if spec.figures:
-        notes.append(
+        unfinished = ", ".join(f"{states[status]} {status}" for status in STATUSES if states[status])
+        notes.append(Note("unfinished", f"not finished: {unfinished}"))
+    if spec.published:
+        rule = (
             f"verdict: holds = within {spec.margin:g} or within the 95% noise of both means ({spec.paper_runs} of the paper's runs); "
-            f"fewer than {statistics.FEWEST} seeds, or noise above {statistics.COARSE * spec.margin:g}, say nothing; docs/tables.md"
+            f"no verdict with fewer than {statistics.FEWEST} seeds or noise above {statistics.COARSE * spec.margin:g}; docs/tables.md"
         )
-        marks = Counter(paper.mark for paper in spec.figures.values())
-        notes.append("the paper's figures: " + ", ".join(f"{count} [{mark}]" for mark, count in sorted(marks.items())))
-    return [*notes, *spec.notes]
+        marks = Counter(paper.mark for paper in spec.published.values())
+        counted = ", ".join(f"{count} [{mark}]" for mark, count in sorted(marks.items()))
+        notes += [Note("verdict", rule), Note("published", f"published values: {counted}")]
+    return [*notes, *(Note("own", text) for text in spec.notes)]
 
 
 def _counted(what: str, values: Sequence[str]) -> str:
@@ -51,7 +52,7 @@ def _counted(what: str, values: Sequence[str]) -> str:
     return f"{what}: " + ("; ".join(f"{value} ({count} runs)" for value, count in counts.most_common()) if len(counts) > 1 else values[0])
 
 
-def _data_notes(cells: Sequence["Wanted"], records: Records) -> list[str]:
+def _data_notes(cells: Sequence["Wanted"], records: Records) -> list[Note]:
     """What the runs of a column saw; one note for all where they saw the same."""
     seen: dict[str, list[str]] = {}
     for cell in cells:
@@ -61,8 +62,8 @@ def _data_notes(cells: Sequence["Wanted"], records: Records) -> list[str]:
                 seen.setdefault(cell.column.label, []).append(_data_of(found.result))
     everything = [text for texts in seen.values() for text in texts]
     if len(set(everything)) == 1:
-        return [_counted("data", everything)]
-    return [_counted(f"data of {column}", texts) for column, texts in seen.items()]
+        return [Note("data", _counted("data", everything))]
+    return [Note("data", _counted(f"data of {column}", texts)) for column, texts in seen.items()]
 
 
 def _data_of(result: Mapping[str, Any]) -> str:
@@ -73,27 +74,29 @@ def _data_of(result: Mapping[str, Any]) -> str:
     return f"{data.get('name', '?')} ({splits})" if splits else str(data.get("name", "?"))
 
 
-def _version_notes(results: Sequence[Mapping]) -> list[str]:
+def _version_notes(results: Sequence[Mapping]) -> list[Note]:
     """What differs in versions and commits; where nothing does, only torch's version."""
-    told = [result["versions"] if isinstance(result.get("versions"), dict) else {} for result in results]
-    names = dict.fromkeys(name for versions in told for name in versions)
+    recorded = [result["versions"] if isinstance(result.get("versions"), dict) else {} for result in results]
+    names = dict.fromkeys(name for versions in recorded for name in versions)
     notes = [
-        _counted(name, [str(versions.get(name, "none")) for versions in told])
+        Note("version", _counted(name, [str(versions.get(name, "none")) for versions in recorded]))
         for name in names
-        if name == "torch" or len({versions.get(name) for versions in told}) > 1
+        if name == "torch" or len({versions.get(name) for versions in recorded}) > 1
     ]
     commits = [
         f"{str(git.get('commit'))[:8]}{' (changed)' if git.get('dirty') else ''}" if isinstance(git := result.get("git"), dict) else "none"
         for result in results
     ]
-    return [*notes, *([_counted("commit", commits)] if len(set(commits)) > 1 else [])]
+    return [*notes, *([Note("commit", _counted("commit", commits))] if len(set(commits)) > 1 else [])]
 
 
-def _default_notes(cells: Sequence["Wanted"], records: Records) -> list[str]:
+def _default_notes(cells: Sequence["Wanted"], records: Records) -> list[Note]:
     """Records that were made when a component had another default: same address, other numbers."""
     found: Counter[str] = Counter()
     for address, plan in {plan.address: plan for cell in cells for plan in cell.plans}.items():
         run = records.find(address)
         if run.status == FINISHED:
             found.update(text for text in changed_defaults(run.result["config"], plan.full) if not text.startswith(plan.ignored))
-    return [f"other defaults in {count} runs: {text}; force=true runs them afresh" for text, count in found.most_common(5)]
+    return [
+        Note("defaults", f"other defaults in {count} runs: {text}; force=true runs them afresh") for text, count in found.most_common(5)
+    ]

@@ -5,12 +5,12 @@ from pathlib import Path
 from typing import Literal
 
 Mark = Literal["code", "page", "memory", "text", "fig"]
-STATUSES = ("finished", "running", "interrupted", "failed", "broken", "missing")  # of a run, in the order in which they are told
+STATUSES = ("finished", "running", "interrupted", "failed", "broken", "missing")  # of a run, in the order in which they are listed
 
 
 @dataclass(frozen=True)
 class Paper:
-    """A published figure, in the metric's unit as shown (e.g. error %)."""
+    """A published value, in the metric's unit as shown (e.g. error %)."""
 
     value: float
     sd: float | None = None
@@ -56,7 +56,7 @@ class Paired:
 
 @dataclass(frozen=True)
 class Cell:
-    """One row x column. `verdict`: holds | differs | too few seeds | other data | no figure | missing."""
+    """One row x column. `verdict`: holds | differs | too few seeds | other data | not published | missing."""
 
     row: str
     column: str
@@ -72,8 +72,16 @@ class Cell:
 
 
 @dataclass(frozen=True)
+class Note:
+    """A footnote. kind: variant | data | epochs | device | version | commit | defaults | seeds | unfinished | verdict | published | own."""
+
+    kind: str
+    text: str
+
+
+@dataclass(frozen=True)
 class Table:
-    """A filled table. `notes` is the smallest print; `variant` names the extra overrides of a table that is not the paper's own."""
+    """A filled table. `notes` are its footnotes; `variant` names the extra overrides of a table that is not the paper's own."""
 
     name: str
     title: str
@@ -83,6 +91,6 @@ class Table:
     metric: Metric
     cells: dict[tuple[str, str], Cell]
     baseline: str | None
-    notes: tuple[str, ...]
+    notes: tuple[Note, ...]
     command: str
     variant: str | None

@@ -38,27 +38,27 @@ def plans_of(cells: Sequence[Sequence[str]], seeds: Sequence[int]) -> list[list[
 
 def _kept(cell: tuple[str, ...]) -> dict[int, Plan]:
     try:
-        told = json.loads(table_cache.read(_path(cell)) or "{}")
-        if not told or any(_now(name) != then for name, then in told["made_from"].items()):
+        kept = json.loads(table_cache.read(_path(cell)) or "{}")
+        if not kept or any(_now(name) != then for name, then in kept["made_from"].items()):
             return {}
-        plans = [Plan(**plan | {"ignored": tuple(plan["ignored"]), "overrides": tuple(plan["overrides"])}) for plan in told["plans"]]
+        plans = [Plan(**plan | {"ignored": tuple(plan["ignored"]), "overrides": tuple(plan["overrides"])}) for plan in kept["plans"]]
         return {plan.full["seed"]: plan for plan in plans}
     except (ValueError, KeyError, TypeError, AttributeError):  # damaged
         return {}
 
 
 def _keep(cells: Mapping[tuple[str, ...], Mapping[int, Plan]]) -> None:
-    """What can be watched, can be said in JSON, and has not been edited since this process read it."""
+    """What can be watched, can be written as JSON, and has not been edited since this process read it."""
     files = [Path(module.__file__) for name, module in list(sys.modules.items()) if name.startswith("attnlab.") and module.__file__]
     files = [path for path in files if path.is_relative_to(PACKAGE)]
     if any(map(_edited, [*files, *_configs()])) or _more_configs():
         return
     made_from = {name: _now(name) for name in ("configs", "libraries", *(str(path.relative_to(PACKAGE)) for path in files))}
     for cell, plans in cells.items():
-        told = {"made_from": made_from, "plans": [asdict(plan) for plan in plans.values()]}
-        text = json.dumps(told)
+        kept = {"made_from": made_from, "plans": [asdict(plan) for plan in plans.values()]}
+        text = json.dumps(kept)
         watched = not any(map(ELSEWHERE.search, cell)) and not any(plan.allow for plan in plans.values())
-        if watched and json.loads(text) == _listed(told):
+        if watched and json.loads(text) == _listed(kept):
             table_cache.write(_path(cell), text.encode())
 
 
@@ -79,7 +79,7 @@ def _edited(path: Path) -> bool:
 
 
 def _more_configs() -> bool:
-    """Whether configs come from places that are not watched: a resolver in one of ours, or a plugin of Hydra that adds a folder."""
+    """Whether configs come from folders that are not watched: a resolver in one of ours, or a plugin of Hydra that adds a folder."""
     from hydra.core.plugins import Plugins
     from hydra.plugins.search_path_plugin import SearchPathPlugin
 

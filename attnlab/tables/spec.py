@@ -18,7 +18,7 @@ from attnlab.tables.model import Metric, Paper
 # settings that say how numbers are computed, not what is learned from what: they make other runs, but no other experiment
 COMPUTED = ("data.eval_batch_size", "trainer.accelerator", "trainer.devices", "trainer.strategy", "trainer.precision", "trainer.compile")
 
-# settings that say where images come from: what they are is told by digests
+# settings that say where images come from: digests show which they are
 SOURCES = ("data._target_", "data.path", "data.size", "data.ood_root", "data.test_file", "data.image_column", "data.label_column")
 
 
@@ -34,7 +34,7 @@ class Line:
 
 @dataclasses.dataclass(frozen=True)
 class Spec:
-    """A table yaml, checked. `figures[row, column]` are the paper's, in the shown unit; `margin` is a difference of no consequence.
+    """A table yaml, checked. `published[row, column]` are the paper's values in the shown unit; `margin`: a difference of no consequence.
 
     `cells[row, column]` are overrides of one cell alone, after those of its column and row.
     """
@@ -51,7 +51,7 @@ class Spec:
     cells: Mapping[tuple[str, str], tuple[str, ...]]
     seeds: tuple[int, ...]
     baseline: str | None
-    figures: Mapping[tuple[str, str], Paper]
+    published: Mapping[tuple[str, str], Paper]
     notes: tuple[str, ...]
 
     def key(self, row: Line, column: Line) -> str:
@@ -99,14 +99,14 @@ def read_spec(table: str) -> Spec:
 KEYS = {
     "title": str, "paper": dict, "metric": dict, "common": list[str], "rows": dict, "columns": dict, "cells": dict,
     "seeds": list[int],
-    "baseline": str | None, "figures": dict, "notes": list[str],
+    "baseline": str | None, "published": dict, "notes": list[str],
 }  # fmt: skip
 
 PAPER = {"arxiv": str | None, "table": str, "runs": int, "source": str, "mark": get_type_hints(Paper)["mark"]}
 
 METRIC = {**get_type_hints(Metric), "margin": float}
 
-FIGURE = get_type_hints(Paper)
+PUBLISHED = get_type_hints(Paper)
 
 LINE = {"overrides": list[str], "as": str, "digests": dict}
 
@@ -123,7 +123,7 @@ def _spec(name: str, tree: Any) -> Spec:
     if not rows or not columns or not seeds:
         raise ConfigError("a table has at least one row, one column and one seed")
     if len(set(seeds)) < len(seeds):
-        raise ConfigError(f"seeds: one stands there twice: {list(seeds)}")
+        raise ConfigError(f"seeds: one is given twice: {list(seeds)}")
     if margin <= 0 or paper.get("runs", 1) < 1:
         raise ConfigError("metric.margin must be above 0, paper.runs at least 1")
     if baseline is not None and baseline not in labels["rows"]:
@@ -133,16 +133,16 @@ def _spec(name: str, tree: Any) -> Spec:
         if not conforms(overrides, list[str]):
             raise ConfigError(f"cells.{row}.{column}: must be a list of overrides, not {overrides!r}")
         own[row, column] = _overrides(overrides, f"cells.{row}.{column}")
-    figures = {}
-    told = {key: paper[key] for key in ("source", "mark") if key in paper}
-    for row, column, figure in _cells(tree, "figures", labels):
-        figure = figure if isinstance(figure, Mapping) else {"value": figure}
-        _conform(figure, FIGURE, f"figures.{row}.{column}", required=("value",))
-        figures[row, column] = Paper(**{**told, **figure})
+    published = {}
+    common = {key: paper[key] for key in ("source", "mark") if key in paper}
+    for row, column, value in _cells(tree, "published", labels):
+        value = value if isinstance(value, Mapping) else {"value": value}
+        _conform(value, PUBLISHED, f"published.{row}.{column}", required=("value",))
+        published[row, column] = Paper(**{**common, **value})
     about = ", ".join([*([f"arXiv {paper['arxiv']}"] if paper.get("arxiv") else []), *([paper["table"]] if "table" in paper else [])])
     return Spec(
         name, tree["title"], about, paper.get("runs", 1), Metric(**metric), margin, tuple(tree.get("common", ())), rows, columns, own,
-        seeds, baseline, figures, tuple(tree.get("notes", ())),
+        seeds, baseline, published, tuple(tree.get("notes", ())),
     )  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""Statistics of a few seeds: mean, sample sd, t interval, the paired test against a baseline, and whether a published figure holds.
+"""Statistics of a few seeds: mean, sample sd, t interval, the paired test against a baseline, and whether a published value holds.
 
 Pure functions of Python floats in one unit (a table's: "error, %"). docs/tables.md states the rule of the verdict in words.
 """
@@ -9,8 +9,8 @@ from collections.abc import Mapping, Sequence
 from attnlab.tables.model import Paired, Paper
 
 LEVEL = 0.95
-FEWEST = 3  # seeds: two say next to nothing of their own spread
-COARSE = 3.0  # noise of more than so many margins cannot tell a figure that holds from one that does not
+FEWEST = 3  # seeds: two show next to nothing of their own spread
+COARSE = 3.0  # noise of more than so many margins cannot separate a value that holds from one that does not
 
 
 def mean(values: Sequence[float]) -> float | None:
@@ -63,7 +63,7 @@ def paired_test(ours: Mapping[int, float], baseline: Mapping[int, float]) -> Pai
 def noise(n: int, sd: float, *, paper_sd: float | None = None, paper_runs: int = 1) -> float:
     """How far two means of the same quantity may lie apart by chance alone (half-width of the LEVEL interval of their difference).
 
-    n, sd: our seeds (at least 2) and their sample sd. paper_sd, paper_runs: the paper's, where it tells; its sd unknown is taken to be
+    n, sd: our seeds (at least 2) and their sample sd. paper_sd, paper_runs: the paper's, where it gives them; its sd unknown is taken to be
     ours. Welch's degrees of freedom where both are known.
     """
     if paper_sd is None or paper_runs < 2:
@@ -76,7 +76,7 @@ def noise(n: int, sd: float, *, paper_sd: float | None = None, paper_runs: int =
 
 
 def verdict(values: Sequence[float], paper: Paper | None, *, margin: float, paper_runs: int = 1, same_data: bool = True) -> str:
-    """Whether the paper's figure holds: missing | no figure | other data | too few seeds | holds | differs.
+    """Whether the published value holds: missing | not published | other data | too few seeds | holds | differs.
 
     `margin`: a difference of no consequence, in the shown unit. With |d| the distance of the two means:
     holds = |d| is within the margin or within the noise of both means; differs = it is beyond both. Too few seeds = fewer than three, or,
@@ -87,13 +87,13 @@ def verdict(values: Sequence[float], paper: Paper | None, *, margin: float, pape
     if not values:
         return "missing"
     if paper is None:
-        return "no figure"
+        return "not published"
     if not same_data:
         return "other data"
     if len(values) < FEWEST:
         return "too few seeds"
     reach = noise(len(values), sample_sd(values), paper_sd=paper.sd, paper_runs=paper_runs)
     distance = abs(mean(values) - paper.value)
-    if distance > max(margin, reach) * (1 + 1e-9):  # a figure printed in decimals may lie on the very edge
+    if distance > max(margin, reach) * (1 + 1e-9):  # a value printed in decimals may lie on the very edge
         return "differs"
     return "holds" if reach <= COARSE * margin else "too few seeds"

@@ -33,11 +33,11 @@ def todo(table: Table, cells: Sequence[Wanted]) -> list[Todo]:
     found: dict[str, Todo] = {}
     for number in range(len(cells[0].plans)):
         for cell in cells:
-            place = cell.row.label, cell.column.label
-            run = table.cells[place].runs[number]
+            key = cell.row.label, cell.column.label
+            run = table.cells[key].runs[number]
             if run.status not in (FINISHED, RUNNING):
                 before = found.get(run.address)
-                found[run.address] = Todo(run, cell.plans[number], (*(before.cells if before else ()), place))
+                found[run.address] = Todo(run, cell.plans[number], (*(before.cells if before else ()), key))
     return list(found.values())
 
 
@@ -46,9 +46,9 @@ def todo(table: Table, cells: Sequence[Wanted]) -> list[Todo]:
 
 def estimate(plan: Plan, records: Records) -> tuple[float | None, str]:
     """Seconds that a run may take, from the recorded rates of the runs most like it, and where that comes from."""
-    told = [result for result in records.finished if _rate(result)]
-    images = [result for result in told if _about(result["config"], "data") == _about(plan.full, "data")]
-    model = [result for result in told if _about(result["config"], "model") == _about(plan.full, "model")]
+    rated = [result for result in records.finished if _rate(result)]
+    images = [result for result in rated if _about(result["config"], "data") == _about(plan.full, "data")]
+    model = [result for result in rated if _about(result["config"], "model") == _about(plan.full, "model")]
     if not model:
         return None, f"no run of {_name(plan.full, 'model')} with these settings is recorded"
     both = [result for result in model if _about(result["config"], "data") == _about(plan.full, "data")]
@@ -64,7 +64,7 @@ def estimate(plan: Plan, records: Records) -> tuple[float | None, str]:
 
 
 def _rate(result: Mapping[str, Any]) -> float:
-    """Images per second, or 0 of a record that does not tell what an estimate needs."""
+    """Images per second, or 0 of a record without what an estimate needs."""
     rate, data = result.get("images_per_second"), result.get("data")
     whole = isinstance(data, dict) and isinstance(data.get("images"), dict) and data["images"].get("train") and data.get("shape")
     return rate if whole and isinstance(rate, int | float) else 0.0

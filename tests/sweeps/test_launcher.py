@@ -53,15 +53,15 @@ def processes_of(folder: Path) -> list[int]:
     return found
 
 
-LONG = ["trainer.max_epochs=60", "trainer.checkpoint_seconds=0", "seed=0,1,2"]
-LOCAL = ["hydra/launcher=local", "hydra.launcher.jobs_per_device=2"]
+LONG = ["trainer.max_epochs=60", "trainer.checkpoint_seconds=0", "seed=0,1"]
+LOCAL = ["hydra/launcher=local"]  # one after another; several at once are tested with processes that only pretend, in test_sweep.py
 
 
 @pytest.fixture(scope="module")
 def torn(tmp_path_factory: pytest.TempPathFactory) -> dict:
-    """One sweep of three, interrupted, then killed with its group, then repeated twice."""
+    """One sweep of two, interrupted, then killed with its group, then repeated twice."""
     folder = tmp_path_factory.mktemp("torn")
-    told: dict = {"folder": folder}
+    seen: dict = {"folder": folder}
 
     def begin() -> subprocess.Popen:
         return subprocess.Popen(
@@ -74,7 +74,7 @@ def torn(tmp_path_factory: pytest.TempPathFactory) -> dict:
     first = begin()
     wait_for(lambda: max(epochs(), default=0) >= 2, first)
     os.kill(first.pid, signal.SIGINT)
-    told["interrupted"] = (first.communicate(timeout=100)[1].decode(), first.returncode, results(folder), epochs(), processes_of(folder))
+    seen["interrupted"] = (first.communicate(timeout=100)[1].decode(), first.returncode, results(folder), epochs(), processes_of(folder))
 
     second = begin()
     before = sum(epochs())
@@ -84,14 +84,14 @@ def torn(tmp_path_factory: pytest.TempPathFactory) -> dict:
     end = time.monotonic() + 20
     while processes_of(folder) and time.monotonic() < end:
         time.sleep(0.05)
-    told["killed"] = (results(folder), processes_of(folder))
-    told["left"] = {path.name for path in (folder / ".hydra").iterdir()}
+    seen["killed"] = (results(folder), processes_of(folder))
+    seen["left"] = {path.name for path in (folder / ".hydra").iterdir()}
 
     third = complete(folder, *LONG, *LOCAL)
-    told["repeated"] = (third, results(folder))
-    told["state"] = state(folder)
-    told["again"] = complete(folder, *LONG, *LOCAL)
-    return told
+    seen["repeated"] = (third, results(folder))
+    seen["state"] = state(folder)
+    seen["again"] = complete(folder, *LONG, *LOCAL)
+    return seen
 
 
 def test_ctrl_c_leaves_resumable_runs(torn: dict) -> None:
@@ -99,7 +99,7 @@ def test_ctrl_c_leaves_resumable_runs(torn: dict) -> None:
     assert code == 130 and alive == []
     assert "stopping" in said and "Traceback" not in said
     assert said.endswith("attnlab: interrupted; the same command goes on from the last checkpoint\n")
-    assert "interrupted" in said and ("1 not started" in said or "2 not started" in said)
+    assert "interrupted" in said and "1 not started" in said
     assert any(result["status"] == "interrupted" for result in found.values()) and max(epochs) >= 2
 
 
@@ -111,9 +111,9 @@ def test_kill_9_of_the_group_leaves_no_process(torn: dict) -> None:
 def test_the_repeat_does_what_is_missing(torn: dict) -> None:
     done, found = torn["repeated"]
     assert done.returncode == 0, done.stderr
-    assert {result["status"] for result in found.values()} == {"finished"} and set(found) == {0, 1, 2}
+    assert {result["status"] for result in found.values()} == {"finished"} and set(found) == {0, 1}
     killed = {seed for seed, result in torn["killed"][0].items() if result["status"] == "finished"}
-    summary = next(line for line in done.stderr.splitlines() if line.startswith("sweep of 3 jobs"))
+    summary = next(line for line in done.stderr.splitlines() if line.startswith("sweep of 2 jobs"))
     assert f"{len(killed)} skipped, 0 failed" in summary and "resumed" in summary
     for seed in killed:
         assert found[seed] == torn["killed"][0][seed]
@@ -123,22 +123,22 @@ def test_the_repeat_does_what_is_missing(torn: dict) -> None:
 
 def test_repeated_again_nothing_runs_and_no_file_changes(torn: dict) -> None:
     again = torn["again"]
-    assert again.returncode == 0 and "0 done, 3 skipped, 0 failed" in again.stderr
+    assert again.returncode == 0 and "0 done, 2 skipped, 0 failed" in again.stderr
     assert state(torn["folder"]) == torn["state"]
     assert torn["left"] & {"multirun.yaml"} and {path.name for path in (torn["folder"] / ".hydra").iterdir()} == {"local"}
 
 
 def test_submitit_on_this_machine(tmp_path: Path) -> None:
-    """Four jobs; the repeat starts none."""
+    """Two jobs, each a process of submitit; the repeat starts none."""
     pytest.importorskip("hydra_plugins.hydra_submitit_launcher")
-    words = ["hydra/launcher=submitit_local", "seed=0,1,2,3"]
+    words = ["hydra/launcher=submitit_local", "seed=0,1"]
     done = complete(tmp_path, *words)
-    assert done.returncode == 0 and "4 done, 0 skipped, 0 failed" in done.stderr, done.stderr
-    assert {seed: result["status"] for seed, result in results(tmp_path).items()} == dict.fromkeys(range(4), "finished")
+    assert done.returncode == 0 and "2 done, 0 skipped, 0 failed" in done.stderr, done.stderr
+    assert {seed: result["status"] for seed, result in results(tmp_path).items()} == dict.fromkeys(range(2), "finished")
     assert list((tmp_path / ".hydra" / ".submitit").iterdir())
     before = state(tmp_path)
     again = complete(tmp_path, *words)
-    assert "0 done, 4 skipped, 0 failed" in again.stderr and state(tmp_path) == before
+    assert "0 done, 2 skipped, 0 failed" in again.stderr and state(tmp_path) == before
 
 
 def test_joblib(tmp_path: Path) -> None:

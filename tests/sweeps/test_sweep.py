@@ -1,10 +1,11 @@
-"""Sweeps in this process: what is skipped, tried again and told; the local launcher's parts, and its processes with pretended work."""
+"""Sweeps in this process: what is skipped, tried again and reported; the local launcher's parts, and its processes with pretended work."""
 
 import io
 import itertools
 import json
 import os
 import signal
+import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -17,10 +18,12 @@ from attnlab.config.compose import compose
 from attnlab.config.plan import Plan
 from attnlab.config.targets import ConfigError
 from attnlab.records.record import Record, read_history
-from attnlab.sweeps import board, sweep
+from attnlab.sweeps import board, devices, sweep
 from attnlab.sweeps import local as launcher
 from attnlab.sweeps.cli import main
 from attnlab.train import job
+from tests import ROOT
+from tests.sweeps.test_launcher import processes_of
 
 WORDS = ["data=two_moons", "model=mlp2d", "data.num_train=64", "data.batch_size=16", "trainer.max_epochs=1", "logger=none", "ood=none"]
 
@@ -72,7 +75,7 @@ def fails(*seeds: int, error: type[Exception] = KeyError) -> Callable[[Plan], fl
     return job
 
 
-def test_one_failing_job_of_five_stops_no_other_and_is_told(go, tmp_path: Path) -> None:
+def test_one_failing_job_of_five_stops_no_other_and_is_reported(go, tmp_path: Path) -> None:
     done = go(fails(2), "seed=0,1,2,3,4")
     assert done.seeds == [0, 1, 2, 3, 4] and done.code == 1
     lines = done.err.splitlines()
@@ -157,7 +160,7 @@ def test_launch_takes_a_list_of_jobs(tmp_path: Path) -> None:
     assert not state(tmp_path)
 
 
-def test_a_sweeper_is_told_the_objective(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_sweeper_gets_the_objective(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What Optuna reads: a JobReturn with a value a job, in order, None for a failed one."""
     told: list = []
     real = sweep.Guard.launch
@@ -178,26 +181,26 @@ GPU 1: NVIDIA A100-SXM4-40GB (UUID: GPU-bbbb)
 
 
 def test_devices_are_found_without_torch(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert launcher.parse_devices(LISTED) == ["0", "MIG-cccc", "MIG-dddd"]
+    assert devices.parse_devices(LISTED) == ["0", "MIG-cccc", "MIG-dddd"]
     for given, found in {"2,5": ["2", "5"], "": [], "-1": [], "GPU-aaaa": ["GPU-aaaa"]}.items():
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", given)
-        assert launcher.find_devices() == found
+        assert devices.find_devices() == found
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
     monkeypatch.setenv("PATH", "/nowhere")
-    assert isinstance(launcher.find_devices(), list)
+    assert isinstance(devices.find_devices(), list)
 
 
 def job_of(*words: str, number: int = 0) -> sweep.Job:
     return sweep.Job(tuple(words), plan=compose([*WORDS, *words]), number=number)
 
 
-def test_places_and_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_slots_and_threads(monkeypatch: pytest.MonkeyPatch) -> None:
     local = launcher.LocalLauncher(devices=[0, 1, 2], jobs_per_device=2)
     local.free, local.cpus = ["0", "1", "2", "0"], 6
     one, two, many = job_of(), job_of("trainer=ddp"), job_of("trainer=ddp", "trainer.devices=8")
-    assert local.places_for(one) == ["0"] and local.places_for(two) == ["0", "1"] and local.places_for(many) == ["0", "1", "2"]
+    assert local.slots_for(one) == ["0"] and local.slots_for(two) == ["0", "1"] and local.slots_for(many) == ["0", "1", "2"]
     local.free = ["1", "1"]
-    assert local.places_for(one) == ["1"] and local.places_for(two) is None
+    assert local.slots_for(one) == ["1"] and local.slots_for(two) is None
     monkeypatch.delenv("OMP_NUM_THREADS")
     assert local.environment(one, ["1"])["OMP_NUM_THREADS"] == "6" and local.environment(two, ["1", "2"])["OMP_NUM_THREADS"] == "3"
     assert local.environment(two, ["1", "2"])["CUDA_VISIBLE_DEVICES"] == "1,2"
@@ -206,8 +209,8 @@ def test_places_and_threads(monkeypatch: pytest.MonkeyPatch) -> None:
     cpu = launcher.LocalLauncher(devices="cpu")
     cpu.free, cpu.cpus = ["cpu"], 4
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    assert cpu.places_for(two) == ["cpu"] and "CUDA_VISIBLE_DEVICES" not in cpu.environment(one, ["cpu"])
-    assert launcher.count_cpus() >= 1
+    assert cpu.slots_for(two) == ["cpu"] and "CUDA_VISIBLE_DEVICES" not in cpu.environment(one, ["cpu"])
+    assert devices.count_cpus() >= 1
 
 
 def test_the_board_reads_the_record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -292,7 +295,7 @@ def test_each_device_has_its_jobs_and_no_more(pretend) -> None:
     assert {span[0] for span in spans} == {"3", "5"}
 
 
-def test_failing_and_dying_processes_are_told_and_tried_again(pretend, capfd: pytest.CaptureFixture) -> None:
+def test_failing_and_dying_processes_are_reported_and_tried_again(pretend, capfd: pytest.CaptureFixture) -> None:
     jobs, told = pretend({0: "fail", 1: "die", 2: "work"}, "retries=1", options=("hydra.launcher.jobs_per_device=3",))
     assert [job.outcome for job in jobs] == ["failed", "failed", "done"]
     assert sorted(entry["seed"] for entry in told if "at" in entry) == [0, 0, 1, 1, 2]
@@ -326,3 +329,90 @@ def test_ctrl_c_stops_even_deaf_processes(number: int, pretend, tmp_path: Path) 
     for line in (tmp_path / "told").read_text().splitlines():
         with pytest.raises(ProcessLookupError):
             os.kill(json.loads(line)["pid"], 0)
+
+
+SWEEP = f"""
+import sys
+from attnlab.sweeps import local, sweep
+child = "import sys, time; from attnlab.sweeps.processes import die_with_parent; die_with_parent(); "
+child += "open(sys.argv[1], 'a').write('started\\\\n'); time.sleep(100)"
+local.LocalLauncher.command = lambda self, job: [sys.executable, "-c", child, sys.argv[1]]
+words = [[*{WORDS}, f"seed={{seed}}"] for seed in range(2)]
+options = ["hydra/launcher=local", "hydra.launcher.jobs_per_device=2", f"paths.outputs={{sys.argv[1]}}.outputs"]
+sweep.launch([[*one, options[-1]] for one in words], job=None, options=options)
+"""
+
+
+def test_kill_9_of_a_sweep_ends_all_its_jobs(tmp_path: Path) -> None:
+    path = tmp_path / "started"
+    process = subprocess.Popen([sys.executable, "-c", SWEEP, str(path)], cwd=ROOT, start_new_session=True)
+    try:
+        end = time.monotonic() + 100
+        while not path.exists() or path.read_text().count("started") < 2:
+            assert process.poll() is None and time.monotonic() < end
+            time.sleep(0.05)
+        assert len(processes_of(path)) >= 3
+    finally:
+        process.kill()  # this one process; its jobs are in groups of their own
+        process.wait()
+    end = time.monotonic() + 20
+    while processes_of(path) and time.monotonic() < end:
+        time.sleep(0.05)
+    assert processes_of(path) == []
+
+
+# ---- overrides of components that a job does not choose ------------------------------------------------------------------------------
+
+UNCHOSEN = ["attention=none,rect", "attention.rect.at=layer1,layer2"]
+
+
+@pytest.fixture
+def images(go: Callable[..., SimpleNamespace], monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[SimpleNamespace, list[str]]]:
+    """A sweep over an image network: what it reports, and where each job that ran had its attention."""
+    monkeypatch.setitem(globals(), "WORDS", ["data=digits", "model=resnet18", "logger=none", "ood=none"])
+
+    def command(*words: str, job: Callable[[Plan], float] = lambda plan: 0.5) -> tuple[SimpleNamespace, list[str]]:
+        at: list[str] = []
+
+        def noted(plan: Plan) -> float:
+            at.append(plan.full["attention"]["rect"]["at"] if plan.full["attention"] else "")
+            return job(plan)
+
+        return go(noted, *words), at
+
+    return command
+
+
+def test_an_override_is_dropped_where_its_component_is_not_chosen(images) -> None:
+    done, at = images(*UNCHOSEN)
+    assert done.code == 0 and at == ["", "layer1", "layer2"], done.err
+    assert done.err.count("dropped where the component is not chosen: attention.rect.at (in 2)\n") == 1
+    assert "sweep of 4 jobs" in done.err and "3 done, 1 skipped, 0 failed" in done.err
+
+
+def test_what_no_job_chooses_is_an_error_of_each(images) -> None:
+    done, at = images("attention=none,se", "attention.rect.at=layer1")
+    assert done.code == 1 and at == [] and "dropped" not in done.err
+    assert "attention.rect.at: rect is not chosen" in done.err and "2 failed" in done.err
+
+
+def test_a_single_run_refuses_an_override_of_what_is_not_chosen() -> None:
+    with pytest.raises(ConfigError, match=r"attention\.rect\.at: rect is not chosen \(attention=none\); attention=rect chooses it"):
+        compose(["attention=none", "attention.rect.at=layer1"])
+
+
+def test_of_two_jobs_that_are_one_run_both_fail(images) -> None:
+    def fail(plan: Plan) -> float:
+        if not plan.full["attention"]:
+            raise ValueError("no luck")
+        return 0.5
+
+    done, at = images(*UNCHOSEN, job=fail)
+    assert done.code == 1 and at == ["", "layer1", "layer2"]
+    assert "2 done, 0 skipped, 2 failed" in done.err and "attention=none and 1 more\n          no luck" in done.err
+
+
+def test_dropped_overrides_reach_no_other_process(tmp_path: Path) -> None:
+    jobs = [["data=digits", "model=resnet18", *rest] for rest in (["attention=none", "attention.rect.at=layer1"], ["attention=rect"])]
+    done = sweep.launch(jobs, job=lambda plan: float(len(plan.overrides)), options=[f"paths.outputs={tmp_path}"])
+    assert [job.value for job in done] == [3.0, 3.0] and done[0].words == "data=digits model=resnet18 attention=none"

@@ -18,7 +18,7 @@ from attnlab.tables.spec import read_spec
 ROWS = ("none", "se", "eca", "cbam", "coord", "position", "rect", "[se,rect]", "[eca,rect]", "[cbam,rect]")
 COLUMNS = ("none", "cutout", "maxdropout", "mixup", "cutmix", "dropblock", "droppath", "dropout", "norm_loss", "random_erasing")
 HEADS, MEASURES = ("msp", "energy", "knn"), ("auroc", "aupr_in", "aupr_out", "fpr95", "fpr95_id")
-PICTURES = ("attention_rect_at_layer2", "curves", "ood_scores", "reliability")
+PICTURES = {"attention_rect_at_layer2": "attention", "curves": "curves", "ood_scores": "ood_scores", "reliability": "reliability"}
 
 
 def write_table(path: Path, runs: int) -> str:
@@ -35,7 +35,7 @@ def write_table(path: Path, runs: int) -> str:
         "columns": {name: [f"regularizer={name}"] for name in COLUMNS[:columns]},
         "seeds": list(range(seeds)),
         "baseline": "none",
-        "figures": {name: {"none": 8.0} for name in ROWS[:rows]},
+        "published": {name: {"none": 8.0} for name in ROWS[:rows]},
     }
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(yaml.safe_dump(tree, sort_keys=False))
@@ -68,6 +68,7 @@ def write_record(outputs: Path, plan: Plan, pictures: dict[str, Path] | None = N
             "name": "digits", "shape": [1, 16, 16], "classes": [str(number) for number in range(10)], "images": names,
             "digests": {name: f"{count:016x}" for name, count in names.items()}, "mean": [0.305], "std": [0.319],
         },
+        "pictures": {f"figures/{name}.png": PICTURES[name] for name in pictures or {}},
         "epochs": epochs, "seconds": 60.0, "images_per_second": 700.0, "finished": 1.7e9 + 2e6,
     }  # fmt: skip
     (folder / "result.json").write_text(json.dumps(result, indent=1) + "\n")

@@ -15,11 +15,12 @@ from pathlib import Path
 
 import pytest
 
-from attnlab.tables.model import Cell, Metric, Paired, Paper, RunOfCell, Table
+from attnlab.tables.model import Cell, Metric, Note, Paired, Paper, RunOfCell, Table
 from attnlab.tables.views.html import pictures as html_pictures
 from attnlab.tables.views.html import svg
 from attnlab.tables.views.html.files import last_lines
-from attnlab.tables.views.html.page import number, write_html
+from attnlab.tables.views.html.labels import number
+from attnlab.tables.views.html.page import write_html
 
 EVIL = "<script>alert('x')</script> & \"q\""
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
@@ -32,6 +33,9 @@ def _cache(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
         yield
+
+
+PICTURES = {"ood_scores": "ood_scores", "attention_rect_at_layer3": "attention", "curves": "curves", "reliability": "reliability"}
 
 
 @functools.cache
@@ -51,12 +55,13 @@ def make_run(outputs: Path, run_id: str, *, seed: int, status: str, value: float
     error = {"stage": "fit", "kind": "ValueError", "message": f"the loss is not finite {EVIL}"} if status == "failed" else None
     result = {"status": status, "run_id": run_id, "seed": seed, "metrics": metrics, "epochs": epochs, "seconds": 90.0, "parameters": 12345}
     result |= {"device": f"CPU {EVIL}", "config": {"trainer": {"max_epochs": 9}}, "error": error}
+    result["pictures"] = {f"figures/{name}.png": kind for name, kind in PICTURES.items()} if pictures else {}
     (folder / "result.json").write_text(json.dumps(result))
     rows = [f"{e},{2 / (e + 1)},{0.1 * e},{0.09 * e},{2.2 / (e + 1)}" for e in range(epochs)]
     (folder / "metrics.csv").write_text("\n".join(["epoch,train/loss,train/acc,val/acc,val/nll", *rows]) + "\n")
     (folder / "train.log").write_text("\n".join([f"line {n}" for n in range(3000)] + [f"ValueError: not finite {EVIL}"]) + "\n")
     if pictures:
-        for name in ("ood_scores", "attention_rect_at_layer3", "curves", "reliability"):
+        for name in PICTURES:
             (folder / "figures" / f"{name}.png").write_bytes(picture())
     return folder
 
@@ -93,7 +98,7 @@ def table(outputs):
     page = Paper(91.0, 0.3, f"Table 2 {EVIL}", "page")
     cells = [
         make_cell(outputs, rows[0], columns[0], {0: "finished", 1: "finished"}, at=90, paper=page, verdict="holds"),
-        make_cell(outputs, rows[0], columns[1], {0: "finished", 1: "failed"}, at=80, paper=None, verdict="no figure"),
+        make_cell(outputs, rows[0], columns[1], {0: "finished", 1: "failed"}, at=80, paper=None, verdict="not published"),
         make_cell(outputs, rows[1], columns[0], {0: "finished", 1: "finished", 2: "missing"}, at=93, paper=page, verdict="differs"),
         make_cell(outputs, rows[1], columns[1], {0: "running", 1: "interrupted"}, at=0, paper=None, verdict="missing"),
         make_cell(outputs, rows[2], columns[0], {0: "missing", 1: "missing"}, at=0, paper=page, verdict="missing"),
@@ -101,7 +106,7 @@ def table(outputs):
     ]
     return Table(
         "smoke", f"Attention {EVIL}", f"arXiv:1 {EVIL}", rows, columns, Metric("test/acc", f"accuracy {EVIL}, %", "max"),
-        {(cell.row, cell.column): cell for cell in cells}, "plain", (f"device: CPU {EVIL}",),
+        {(cell.row, cell.column): cell for cell in cells}, "plain", (Note("device", f"device: CPU {EVIL}"),),
         f"python -m attnlab.table {EVIL}", f"a=b {EVIL}",
     )  # fmt: skip
 
@@ -172,7 +177,7 @@ def test_what_the_page_says(table, outputs, tmp_path):
     words = Page(write_html(table, tmp_path / "table.html", outputs=outputs).read_text()).words()
     for told in (
         "5 of 12 runs finished; 1 running, 1 interrupted, 2 failed, 3 missing.",
-        "Against 3 published figures: holds 1 , differs 1 , missing 1",
+        "Against 3 published values: holds 1 , differs 1 , missing 1",
         "90.50 ± 0.71", "n = 2 [87.50, 93.50]", "paper 91.00 −0.50 holds", "+2.50 differs", "baseline +0.50 , p < 0.001",
         "1 failed", "running",
         "epoch 3 of 9", "plain baseline", "read in the paper", "12,345", "1.5 min a run", "Not the paper’s own table.", "Made with a=b",
@@ -227,7 +232,7 @@ def test_many_runs_stay_small(outputs, tmp_path, monkeypatch):
     folder = make_run(outputs, "one-s0-00000000", seed=0, status="finished", epochs=200)
     rows, columns = tuple(f"row {n}" for n in range(10)), tuple(f"column {n}" for n in range(5))
     runs = tuple(RunOfCell(s, "one-s0-00000000", "00000000", (f"seed={s}",), "finished", 90.0 + s, folder, None) for s in range(10))
-    cells = {(r, c): Cell(r, c, runs, 10, 94.5, 3.03, (92.3, 96.7), None, None, "no figure", None) for r in rows for c in columns}
+    cells = {(r, c): Cell(r, c, runs, 10, 94.5, 3.03, (92.3, 96.7), None, None, "not published", None) for r in rows for c in columns}
     table = Table("many", "Many", "", rows, columns, Metric("test/acc", "accuracy, %", "max"), cells, None, (), "", None)
     path = write_html(table, tmp_path / "many.html", outputs=outputs)
     assert path.stat().st_size < 3_000_000
@@ -395,8 +400,8 @@ def test_sorting_opening_and_the_theme(table, outputs, tmp_path):
         panel.querySelector(".close").click(); states.push([...seen(), document.activeElement === open]);
         const colour = () => getComputedStyle(document.body).backgroundColor;
         const before = colour(); document.getElementById("theme").click(); const after = colour();
-        const [said, label] = ["said", "theme"].map((id) => document.getElementById(id).textContent);
-        return { found, states, said, themes: [before, after], label };
+        const [status, label] = ["status", "theme"].map((id) => document.getElementById(id).textContent);
+        return { found, states, status, themes: [before, after], label };
         """,
         path,
         tmp_path,
@@ -406,7 +411,7 @@ def test_sorting_opening_and_the_theme(table, outputs, tmp_path):
         ["012", "none,none,desc"], ["021", "asce,none,none"], ["120", "desc,none,none"],
     ]  # fmt: skip
     assert told["states"] == [[False, "false"], [True, "true"], [False, "false"], [True, "true"], [False, "false", True]]
-    assert told["said"] == "Sorted by Row, descending" and told["label"] == "Light"
+    assert told["status"] == "Sorted by Row, descending" and told["label"] == "Light"
     assert told["themes"] == ["rgb(255, 255, 255)", "rgb(20, 23, 26)"]
 
 

@@ -88,7 +88,7 @@ SEEDS = [4.6, 4.7, 4.8, 4.9, 5.0]  # mean 4.8, sd .158; noise against five runs:
     ("values", "paper", "options", "expected"),
     [
         ([], 4.8, {}, "missing"),
-        (SEEDS, None, {}, "no figure"),
+        (SEEDS, None, {}, "not published"),
         (SEEDS, 4.8, {"same_data": False}, "other data"),
         ([4.8], 4.8, {"same_data": False}, "other data"),
         ([4.8, 4.9], 4.8, {}, "too few seeds"),

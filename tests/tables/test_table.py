@@ -24,7 +24,7 @@ from attnlab.config.compose import compose, compose_cells
 from attnlab.config.targets import ConfigError
 from attnlab.records.index import Records
 from attnlab.tables.fill import fill
-from attnlab.tables.model import Table
+from attnlab.tables.model import Note, Table
 from attnlab.tables.plan_cache import plans_of
 from attnlab.tables.spec import departures, read_spec, table_names
 from attnlab.tables.todo import estimate, plan_text, spell, todo
@@ -44,7 +44,7 @@ TREE = {
     "columns": {"noise .1": ["data.noise=0.1"], "noise .3": ["data.noise=0.3"]},
     "seeds": [0, 1, 2],
     "baseline": "plain",
-    "figures": {"plain": {"noise .1": 10.0}, "low lr": {"noise .1": {"value": 30, "sd": 1.5, "mark": "memory"}}},
+    "published": {"plain": {"noise .1": 10.0}, "low lr": {"noise .1": {"value": 30, "sd": 1.5, "mark": "memory"}}},
     "notes": ["a note"],
 }
 
@@ -167,12 +167,12 @@ def test_one_network_a_seed_fills_the_rows_of_both_lens_depth_tables(tmp_path: P
     [
         ({"rwos": {}}, "the table: unknown key 'rwos'; nearest: rows"),
         ({"baseline": "plane"}, "there is no row 'plane'; nearest: plain"),
-        ({"figures": {"plian": {}}}, "figures: unknown row 'plian'; nearest: plain"),
-        ({"figures": {"plain": {"noise .2": 1}}}, "figures.plain: unknown column 'noise .2'; nearest: noise "),
-        ({"figures": {"plain": {"noise .1": {"value": 1, "mark": "seen"}}}}, "mark=seen: must be one of code, page"),
+        ({"published": {"plian": {}}}, "published: unknown row 'plian'; nearest: plain"),
+        ({"published": {"plain": {"noise .2": 1}}}, "published.plain: unknown column 'noise .2'; nearest: noise "),
+        ({"published": {"plain": {"noise .1": {"value": 1, "mark": "seen"}}}}, "mark=seen: must be one of code, page"),
         ({"metric": {"key": "test/acc"}}, "metric: label is missing"),
         ({"metric": {**TREE["metric"], "margin": 0}}, "metric.margin must be above 0"),
-        ({"seeds": [0, 0]}, "seeds: one stands there twice"),
+        ({"seeds": [0, 0]}, "seeds: one is given twice"),
         ({"seeds": "all"}, "seeds=all: must be a list"),
         ({"rows": {"a": ["seed=3"]}}, "rows.a: 'seed=3' is no override of a cell"),
         ({"rows": {}}, "at least one row"),
@@ -231,7 +231,7 @@ def test_states_and_statistics(moons: Any) -> None:
     assert low.n == 2 and low.verdict == "too few seeds" and low.paper.mark == "memory" and plain.paper.source == "invented"
     assert (low.paired.n, low.paired.difference) == (2, pytest.approx(10.45))
     assert [run.status for run in noisy.runs] == ["broken", "interrupted", "finished"] and noisy.n == 0 and noisy.verdict == "missing"
-    assert noisy.runs[2].error == "the record has no test/acc" and "cannot be read" in noisy.runs[0].error
+    assert noisy.runs[2].error == "the record has no test/acc" and "result.json is damaged" in noisy.runs[0].error
     assert {run.status for run in table.cells["low lr", "noise .3"].runs} == {"missing"}
     jobs = todo(table, cells)
     assert [job.run.status for job in jobs] == ["broken", "missing", "interrupted", "missing", "failed", "missing"]
@@ -247,8 +247,8 @@ def test_a_run_at_work_is_running(moons: Any) -> None:
     assert plan.address not in [job.run.address for job in todo(table, cells)]
 
 
-def test_the_smallest_print_says_what_differs(moons: Any) -> None:
-    notes = "\n".join(fill(moons.spec, outputs=moons.outputs)[0].notes)
+def test_footnotes_state_what_differs(moons: Any) -> None:
+    notes = "\n".join(note.text for note in fill(moons.spec, outputs=moons.outputs)[0].notes)
     assert "data: two_moons (train 64 abababab, test 64 cdcdcdcd)" in notes
     assert "epochs: 2 (5 runs); 3 (1 runs)" in notes and "torch: 2.15.0 (5 runs); 2.11.0 (1 runs)" in notes
     assert "device: CPU, precision 32 (5 runs); GPU, precision 32 (1 runs)" in notes
@@ -264,7 +264,7 @@ def test_another_default_of_a_component_is_told(moons: Any) -> None:
     config["data"][key] = "another"
     put(moons.outputs, plan, 0.5, config=config)
     notes = fill(moons.spec, outputs=moons.outputs)[0].notes
-    assert any(note.startswith(f"other defaults in 1 runs: data.{key} was another") for note in notes)
+    assert any(note.kind == "defaults" and f"in 1 runs: data.{key} was another" in note.text for note in notes)
 
 
 def test_overrides_make_a_variant_and_other_data(moons: Any) -> None:
@@ -281,7 +281,7 @@ def test_overrides_make_a_variant_and_other_data(moons: Any) -> None:
         ):
             put(outputs, plan, accuracy)
         table, _, _ = fill(one, outputs=outputs, overrides=overrides)
-        assert table.variant == " ".join(overrides) and table.notes[0] == f"not the paper's table: {table.variant}"
+        assert table.variant == " ".join(overrides) and table.notes[0] == Note("variant", f"not the paper's table: {table.variant}")
         assert table.cells["plain", "noise .1"].verdict == verdict, overrides
     table, _, _ = fill(spec, outputs=outputs, overrides=["trainer.progress=false"])
     assert table.variant is None and table.cells["plain", "noise .1"].verdict == "holds"
@@ -293,7 +293,7 @@ def test_the_papers_own_images_in_other_files_are_the_same_data(tmp_path: Path) 
     for digest in ("ab" * 8, "ef" * 8):
         column = {"overrides": ["data=mnist"], "digests": {"train": digest}}
         spec = read_spec(
-            written(tmp_path, common=recipe, columns={"noise .1": column}, rows={"plain": []}, figures={"plain": {"noise .1": 10}})
+            written(tmp_path, common=recipe, columns={"noise .1": column}, rows={"plain": []}, published={"plain": {"noise .1": 10}})
         )
         cell = spec.overrides(spec.rows[0], spec.columns[0])
         (plans,), ((base, *_),) = compose_cells([[*cell, *own]], spec.seeds), compose_cells([cell], spec.seeds)
@@ -383,7 +383,7 @@ def nasty(table: Table) -> Table:
     rename = {row: f"{row} {word}" for row in table.rows}
     cells = {(rename[row], column): dataclasses.replace(cell, row=rename[row]) for (row, column), cell in table.cells.items()}
     return dataclasses.replace(
-        table, title=word, rows=tuple(rename.values()), cells=cells, variant=word, notes=(word + "\nx",), baseline=None
+        table, title=word, rows=tuple(rename.values()), cells=cells, variant=word, notes=(Note("own", word + "\nx"),), baseline=None
     )
 
 
@@ -465,7 +465,7 @@ def test_run_kill_repeat_repeat(tmp_path: Path, capsys: pytest.CaptureFixture) -
 
 
 def test_one_failing_job_stops_no_other(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
-    changes = {"rows": {"too large": ["data.batch_size=100"], "plain": []}, "columns": {"noise .1": []}, "seeds": [0], "figures": {}}
+    changes = {"rows": {"too large": ["data.batch_size=100"], "plain": []}, "columns": {"noise .1": []}, "seeds": [0], "published": {}}
     words = [f"table={written(tmp_path, **changes)}", f"paths.outputs={tmp_path / 'outputs'}"]
     assert command.main([*words, "action=run"]) == 1
     text = capsys.readouterr().out

@@ -1,4 +1,4 @@
-"""A table as LaTeX with booktabs: ours, the paper's figure and the difference beside each other."""
+"""A table as LaTeX with booktabs: ours, the published value and the difference beside each other."""
 
 from collections.abc import Sequence
 
@@ -47,7 +47,7 @@ def to_latex(table: Table) -> str:
     lines = [
         r"% needs \usepackage{booktabs} and \usepackage[T1]{fontenc}",
         "% " + table.command.replace("\n", " "),
-        *("% " + note.replace("\n", " ") for note in table.notes),
+        *("% " + note.text.replace("\n", " ") for note in table.notes),
         r"\begin{table}",
         r"\centering",
         rf"\caption{{{' '.join(part for part in text if part)}}}",

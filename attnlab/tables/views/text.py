@@ -1,4 +1,4 @@
-"""A table as text for a terminal, Markdown and CSV (full precision). LaTeX: `table_latex`; HTML: `html`."""
+"""A table as text for a terminal, Markdown and CSV (full precision). LaTeX: latex.py; HTML: html/."""
 
 import csv
 import io
@@ -8,7 +8,7 @@ from collections import Counter
 
 from attnlab.tables.model import STATUSES, Cell, Paper, RunOfCell, Table
 
-SIGNS = {"holds": "=", "differs": "≠", "too few seeds": "?", "other data": "°", "no figure": "", "missing": ""}
+SIGNS = {"holds": "=", "differs": "≠", "too few seeds": "?", "other data": "°", "not published": "", "missing": ""}
 COLOURS = {"holds": "green", "differs": "red", "too few seeds": "yellow", "other data": "cyan"}
 NARROWEST = 24  # characters of a cell in the terminal
 HOLD = "\u00a0"  # a blank at which textwrap breaks no line
@@ -32,9 +32,9 @@ def measured(cell: Cell, table: Table) -> str:
 
 
 def states(cell: Cell) -> str:
-    """What is not finished: `1 failed, 2 missing`; or a finished run that lacks the figure."""
+    """What is not finished: `1 failed, 2 missing`; or a finished run that lacks the metric."""
     counts = Counter(run.status for run in cell.runs if run.value is None)
-    names = {status: status for status in STATUSES} | {"finished": "without the figure"}
+    names = {status: status for status in STATUSES} | {"finished": "without the metric"}
     return ", ".join(f"{counts[status]} {names[status]}" for status in STATUSES if counts[status])
 
 
@@ -84,10 +84,10 @@ def failures(table: Table) -> list[str]:
                 found.setdefault((run.status, error), {}).setdefault(run.run_id, (f"{row}, {column}, seed {run.seed}", run))
     lines = []
     for (status, error), runs in found.items():
-        place, run = next(iter(runs.values()))
+        cell, run = next(iter(runs.values()))
         more = f" and {len(runs) - 1} more" if len(runs) > 1 else ""
         file = f"; {run.folder / ('train.log' if status == 'failed' else 'result.json')}" if run.folder else ""
-        lines.append(f"{status}: {place}{more}: {error}{file}")
+        lines.append(f"{status}: {cell}{more}: {error}{file}")
     return lines
 
 
@@ -108,8 +108,8 @@ def to_text(table: Table, *, width: int = 80, color: bool = False) -> str:
     label = min(max((len(word) for row in table.rows for word in (row, "(baseline)")), default=0), max(12, width // 4))
     room = width - label - 4
     beside = max(1, min(room // (NARROWEST + 2), len(table.columns)))
-    told = [*table.columns, *(line for cell in table.cells.values() for line, _ in lines_of(cell, table))]
-    wide = max(8, min(room // beside - 2, max(map(len, told))))  # one width for all, so that columns stand below each other
+    shown = [*table.columns, *(line for cell in table.cells.values() for line, _ in lines_of(cell, table))]
+    wide = max(8, min(room // beside - 2, max(map(len, shown))))  # one width for all, so that columns stand below each other
     for start in range(0, len(table.columns), beside):
         columns = table.columns[start : start + beside]
         grid = Grid(box=SIMPLE_HEAD, pad_edge=False, show_lines=False)
@@ -127,8 +127,8 @@ def to_text(table: Table, *, width: int = 80, color: bool = False) -> str:
                 grid.add_row()
         console.print(grid)
     console.print(Text(better(table), style="dim"))
-    for line in table.notes:
-        console.print(Text("\n".join(textwrap.wrap(line, width, subsequent_indent="  ", break_on_hyphens=False)), style="dim"))
+    for note in table.notes:
+        console.print(Text("\n".join(textwrap.wrap(note.text, width, subsequent_indent="  ", break_on_hyphens=False)), style="dim"))
     for line in failures(table):
         console.print(Text(line, style="red"), soft_wrap=True)
     return "\n".join(line.rstrip() for line in console.file.getvalue().splitlines()) + "\n"
@@ -162,7 +162,7 @@ def to_markdown(table: Table) -> str:
     if table.variant:
         head += f"Variant: `{table.variant}`\n\n"
     body = "\n".join(f"| {' | '.join(cells)} |" for cells in rows)
-    notes = [better(table), *table.notes, *failures(table), f"`{table.command}`"]
+    notes = [better(table), *(note.text for note in table.notes), *failures(table), f"`{table.command}`"]
     return head + body + "\n\n" + "\n".join(f"- {note if note.startswith('`') else _md(note)}" for note in notes) + "\n"
 
 
@@ -186,12 +186,12 @@ def to_csv(table: Table) -> str:
         for column in table.columns:
             cell = table.cells[row, column]
             paper, paired = cell.paper, cell.paired
-            told = [paper.value, paper.sd, paper.mark, paper.source] if paper else [None] * 4
+            published = [paper.value, paper.sd, paper.mark, paper.source] if paper else [None] * 4
             beside = [paired.n, paired.difference, *(paired.interval or (None, None)), paired.p] if paired else [None] * 5
             values = " ".join(f"{run.seed}:{run.value!r}" for run in cell.runs if run.value is not None)
             runs = " ".join(f"{run.seed}:{run.run_id}:{run.status}" for run in cell.runs)
             writer.writerow([
                 table.name, table.variant, row, column, table.metric.label, cell.n, cell.mean, cell.sd, *(cell.interval or (None, None)),
-                *told, cell.difference, cell.verdict, table.baseline, *beside, values, runs,
+                *published, cell.difference, cell.verdict, table.baseline, *beside, values, runs,
             ])  # fmt: skip
     return buffer.getvalue()

@@ -21,12 +21,15 @@ from pathlib import Path
 from typing import Any, Literal
 
 from attnlab.loggers.wandb import WandbLogger
+from attnlab.records.pictures import pictures_of
+from attnlab.records.record import read_history
+from attnlab.records.result import read_result
 from attnlab.tables.model import Cell, RunOfCell, Table
-from attnlab.tables.views.html.page import number, read_history, read_result
+from attnlab.tables.views.html.labels import number
 
 log = logging.getLogger("attnlab")
 
-TABLE_ROW = "(table)"  # what the table's own run has in place of a row and a column
+TABLE_ROW = "(table)"  # what the table's own run has instead of a row and a column
 VALUE = "table/value"  # a seed's value of the table's metric, as shown
 CELLS, SEEDS, MATRIX = "table/cells", "table/seeds", "table/matrix"
 
@@ -120,9 +123,9 @@ def columns_of(table: Table) -> dict[str, tuple[list[str], list[list[Any]]]]:
     for cell in table.cells.values():
         low, high = cell.interval or (None, None)
         paper, paired = cell.paper, cell.paired
-        told = [paper.value, paper.sd, paper.mark] if paper else [None, None, None]
+        published = [paper.value, paper.sd, paper.mark] if paper else [None, None, None]
         against = [paired.difference, paired.p, paired.n] if paired else [None, None, None]
-        cells.append([cell.row, cell.column, cell.mean, cell.sd, cell.n, low, high, *told, cell.difference, cell.verdict, *against])
+        cells.append([cell.row, cell.column, cell.mean, cell.sd, cell.n, low, high, *published, cell.difference, cell.verdict, *against])
         seeds += [[cell.row, cell.column, run.seed, run.status, run.value, run.run_id, run.error] for run in cell.runs]
     matrix = [[row, *(_written(table, table.cells.get((row, column))) for column in table.columns)] for row in table.rows]
     header = [f"{table.name}, {table.metric.label}", *table.columns]
@@ -152,7 +155,7 @@ def _log_whole(table: Table, run: Review, folder: Path) -> str | None:
         "table_name": table.name, "table_row": TABLE_ROW, "table_column": TABLE_ROW, "title": table.title, "paper": table.paper,
         "rows": list(table.rows), "columns": list(table.columns), "metric": metric.key, "metric_label": metric.label,
         "direction": metric.direction, "baseline": table.baseline, "variant": table.variant, "command": table.command,
-        "notes": list(table.notes),
+        "notes": [note.text for note in table.notes],
     }  # fmt: skip
     tags = ["table", table.name, *(["variant"] if table.variant else [])]
     name = f"table {table.name}" + (" (variant)" if table.variant else "")
@@ -162,10 +165,10 @@ def _log_whole(table: Table, run: Review, folder: Path) -> str | None:
         run.table(key, columns, rows)
     run.artifact(identity(table), {key.rpartition("/")[2]: value for key, value in whole.items()})
     for cell in table.cells.values():
-        place = f"{slug(cell.row)}/{slug(cell.column)}"
+        key = f"{slug(cell.row)}/{slug(cell.column)}"
         for kind, path in _pictures(cell).items():
-            run.figure(f"{kind}/{place}", path)
-        run.numbers({f"mean/{place}": cell.mean}, metric.direction)
+            run.figure(f"{kind}/{key}", path)
+        run.numbers({f"mean/{key}": cell.mean}, metric.direction)
     verdicts = Counter(cell.verdict for cell in table.cells.values())
     states = Counter(one.status for cell in table.cells.values() for one in cell.runs)
     run.summary(
@@ -180,7 +183,7 @@ def _finished(table: Table) -> Iterator[tuple[Cell, RunOfCell]]:
 
 
 def _log_seed(table: Table, cell: Cell, one: RunOfCell, run: Review, folder: Path) -> str | None:
-    result = read_result(one.folder / "result.json")
+    result = read_result(one.folder).result
     config = result.get("config") if isinstance(result.get("config"), dict) else {}
     metrics = result.get("metrics") if isinstance(result.get("metrics"), dict) else {}
     about = {"table_name": table.name, "table_row": cell.row, "table_column": cell.column, "run_id": one.run_id}
@@ -195,9 +198,9 @@ def _log_seed(table: Table, cell: Cell, one: RunOfCell, run: Review, folder: Pat
     )
     for row in read_history(one.folder / "metrics.csv"):
         run.log(row, step=int(row["epoch"]))
-    for path in sorted((one.folder / "figures").glob("*.png")):
-        if path.stem.startswith(("attention_", "ood_scores")):
-            run.figure(f"figures/{path.stem}", path)
+    for picture in pictures_of(one.folder, result):
+        if picture.kind in ("attention", "explanation", "ood_scores", ""):  # the others can be drawn from what is logged
+            run.figure(f"figures/{picture.path.stem}", picture.path)
     run.summary({key: value for key, value in metrics.items() if isinstance(value, int | float)})
     run.numbers({VALUE: one.value}, table.metric.direction)
     run.close(failed=False)
@@ -214,13 +217,12 @@ def components(config: Mapping[str, Any]) -> list[str]:
 
 def _pictures(cell: Cell) -> dict[str, Path]:
     """One attention overlay and the score histograms of a cell's first finished seed that has them."""
-    found: dict[str, Path] = {}
+    keys, found = {"attention": "attention", "ood_scores": "scores"}, {}
     for run in cell.runs:
         if run.status == "finished" and run.folder:
-            for path in sorted((run.folder / "figures").glob("*.png")):
-                kind = "attention" if path.stem.startswith("attention_") else "scores" if path.stem == "ood_scores" else None
-                if kind:
-                    found.setdefault(kind, path)
+            for picture in pictures_of(run.folder, read_result(run.folder).result):
+                if picture.kind in keys:
+                    found.setdefault(keys[picture.kind], picture.path)
     return found
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from attnlab.tables.model import Cell, Metric, RunOfCell
-from attnlab.tables.views.html.files import Files, last_lines
+from attnlab.tables.views.html.files import RunFolder, last_lines
 from attnlab.tables.views.html.labels import MARKS, called, command_box, duration, number, p_value, plural, span, verdict_tag, why
 from attnlab.tables.views.html.svg import Band, band, curves, spans_decades
 
@@ -20,44 +20,50 @@ CURVES = (
 
 
 def panel(
-    metric: Metric, cell: Cell, files: Sequence[Files], pictures: Sequence[tuple], left_out: int, link: Callable[[Path], str], outputs: Path
+    metric: Metric,
+    cell: Cell,
+    folders: Sequence[RunFolder],
+    pictures: Sequence[tuple],
+    left_out: int,
+    link: Callable[[Path], str],
+    outputs: Path,
 ) -> str:
     """One cell's details. left_out: how many pictures there are besides; link: from a file to its address, escaped."""
-    drawn = "".join(f"<figure><figcaption>{caption}</figcaption>{drawing}</figure>" for caption, drawing in _drawings(files))
+    drawn = "".join(f"<figure><figcaption>{caption}</figcaption>{drawing}</figure>" for caption, drawing in _drawings(folders))
     shown = "".join(
         f'<figure><button type="button" class="zoom" aria-expanded="false" aria-label="Enlarge: {escape(caption)}">'
         f'<img src="{uri}" width="{width}" height="{height}" alt="{escape(caption)}"></button>'
         f'<figcaption>{escape(caption)} <a href="{link(path)}">file</a></figcaption></figure>'
         for caption, path, uri, width, height in pictures
     )
-    finished = [one for one in files if one.run.status == "finished"]
+    finished = [one for one in folders if one.run.status == "finished"]
     whose = "finished seeds" if finished else "seeds so far"
-    band_said = f'<p class="hint">Lines are means over the {whose}, bands one sample standard deviation.</p>' if drawn else ""
+    band_hint = f'<p class="hint">Lines are means over the {whose}, bands one sample standard deviation.</p>' if drawn else ""
     more = f'<p class="hint">{plural(left_out, "further picture")} in the runs’ folders.</p>' if left_out > 0 else ""
     return "".join(
         [
             f'<div class="title"><h2>{escape(cell.row)} <span>on</span> {escape(cell.column)}</h2>',
             '<button type="button" class="plain close">Close</button></div>',
             _facts(metric, cell, finished),
-            f'<div class="drawings">{drawn}</div>{band_said}' if drawn else "",
-            _seeds(metric, files, link, outputs),
-            _logs(files),
+            f'<div class="drawings">{drawn}</div>{band_hint}' if drawn else "",
+            _seeds(metric, folders, link, outputs),
+            _logs(folders),
             f'<div class="pictures">{shown}</div>' if shown else "",
             more,
         ]
     )
 
 
-def _drawings(files: Sequence[Files]) -> list[tuple[str, str]]:
+def _drawings(folders: Sequence[RunFolder]) -> list[tuple[str, str]]:
     """Curves as (caption, drawing): of the finished seeds, or of what there is while none is."""
-    files = [one for one in files if one.run.status == "finished"] or files
+    folders = [one for one in folders if one.run.status == "finished"] or folders
     found = []
     for title, about, scale, digits, best, keys in CURVES:
         bands: list[Band] = []
         for name, key in keys.items():
-            runs = [{int(row["epoch"]) + 1: scale * row[key] for row in one.history if key in row} for one in files]
+            runs = [{int(row["epoch"]) + 1: scale * row[key] for row in one.history if key in row} for one in folders]
             if not any(runs):  # measured once, at the end
-                ends = [(int(one.history[-1]["epoch"]) + 1, _metric(one, key)) for one in files if one.history]
+                ends = [(int(one.history[-1]["epoch"]) + 1, _metric(one, key)) for one in folders if one.history]
                 runs = [{epoch: scale * value} for epoch, value in ends if value is not None]
             if drawn := band(name, runs):
                 bands.append(drawn)
@@ -68,13 +74,13 @@ def _drawings(files: Sequence[Files]) -> list[tuple[str, str]]:
     return found
 
 
-def _metric(one: Files, key: str) -> float | None:
+def _metric(one: RunFolder, key: str) -> float | None:
     metrics = one.result.get("metrics")
     value = metrics.get(key) if isinstance(metrics, dict) else None
     return float(value) if isinstance(value, int | float) else None
 
 
-def _facts(metric: Metric, cell: Cell, finished: Sequence[Files]) -> str:
+def _facts(metric: Metric, cell: Cell, finished: Sequence[RunFolder]) -> str:
     digits = metric.digits
     facts = []
     if cell.mean is not None:
@@ -90,8 +96,8 @@ def _facts(metric: Metric, cell: Cell, finished: Sequence[Files]) -> str:
         facts.append(("Ours − paper", f"{number(cell.difference, digits, sign=True)} {verdict_tag(cell.verdict)}"))
     if cell.paired:
         pair = cell.paired
-        told = [number(pair.difference, digits, sign=True), span(pair.interval, digits), p_value(pair.p) if pair.p is not None else ""]
-        facts.append(("Against baseline", f"{' '.join(filter(None, told))} <small>paired over {plural(pair.n, 'shared seed')}</small>"))
+        shown = [number(pair.difference, digits, sign=True), span(pair.interval, digits), p_value(pair.p) if pair.p is not None else ""]
+        facts.append(("Against baseline", f"{' '.join(filter(None, shown))} <small>paired over {plural(pair.n, 'shared seed')}</small>"))
     results = [one.result for one in finished]
     if epochs := _several(result.get("epochs") for result in results):
         facts.append(("Epochs", epochs))
@@ -111,9 +117,9 @@ def _several(values: Iterable[Any]) -> str:
     return " or ".join(dict.fromkeys(escape(str(value)) for value in values if value not in (None, "")))
 
 
-def _seeds(metric: Metric, files: Sequence[Files], link: Callable[[Path], str], outputs: Path) -> str:
+def _seeds(metric: Metric, folders: Sequence[RunFolder], link: Callable[[Path], str], outputs: Path) -> str:
     rows = []
-    for one in files:
+    for one in folders:
         run = one.run
         links = []
         for name, label in (("result.json", "result"), ("metrics.csv", "metrics"), ("train.log", "log")):
@@ -127,7 +133,7 @@ def _seeds(metric: Metric, files: Sequence[Files], link: Callable[[Path], str], 
             f'<td class="figure">{number(run.value, metric.digits + 1)}</td><td class="run">{where}</td>'
             f'<td class="links">{" ".join(links)}</td></tr>'
         )
-    todo = [one.run for one in files if one.run.status not in ("finished", "running") and one.run.overrides]
+    todo = [one.run for one in folders if one.run.status not in ("finished", "running") and one.run.overrides]
     command = f"<p class=hint>To finish this cell:</p>{command_box(_sweep(todo, outputs))}" if todo else ""
     heads = (("", "Seed"), ("", "Status"), (' class="figure"', escape(metric.label)), ("", "Run"), ("", "Files"))
     head = "".join(f'<th scope="col"{kind}>{word}</th>' for kind, word in heads)
@@ -146,7 +152,7 @@ def _sweep(runs: Sequence[RunOfCell], outputs: Path) -> str:
     return " ".join(["python -m attnlab.train", *map(shlex.quote, words)])
 
 
-def _progress(one: Files) -> str:
+def _progress(one: RunFolder) -> str:
     if one.run.status == "finished" or not one.history:
         return ""
     config = one.result.get("config")
@@ -156,8 +162,8 @@ def _progress(one: Files) -> str:
     return f", epoch {done} of {whole}" if isinstance(whole, int) else f", epoch {done}"
 
 
-def _logs(files: Sequence[Files]) -> str:
-    failed = [one for one in files if one.run.status in ("failed", "broken")]
+def _logs(folders: Sequence[RunFolder]) -> str:
+    failed = [one for one in folders if one.run.status in ("failed", "broken")]
     parts = []
     for one in failed[:LOGS_PER_CELL]:
         text = last_lines(one.folder / "train.log") if one.folder else ""

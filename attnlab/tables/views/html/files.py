@@ -1,7 +1,6 @@
 """What of a run's folder the page shows, as far as it can be read; nothing is written or set aside."""
 
 import functools
-import json
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -10,35 +9,37 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+from attnlab.records.pictures import Picture, pictures_of
 from attnlab.records.record import read_history
 from attnlab.tables.model import RunOfCell
 
 LOG_LINES, LOG_BYTES = 14, 16384
 
+# Kinds of pictures in the page's order, at last those of no stated kind. Not the curves: the page draws them over all seeds.
+SHOWN = ("ood_scores", "attention", "explanation", "reliability", "consistency", "")
+
 
 @dataclass(frozen=True)
-class Files:
-    """A run of a cell and what its folder holds: the names in it, result.json, the rows of metrics.csv, figures in the page's order."""
+class RunFolder:
+    """A run of a cell and what its folder holds: the names in it, result.json, the rows of metrics.csv, pictures in the page's order."""
 
     run: RunOfCell
     folder: Path | None
     names: frozenset[str]
     result: Mapping[str, Any]
     history: tuple[Mapping[str, float], ...]
-    pictures: tuple[Path, ...]
+    pictures: tuple[Picture, ...]
 
 
-def files_of(run: RunOfCell, outputs: Path, read: Callable[[Path], Mapping[str, Any]]) -> Files:
+def read_folder(run: RunOfCell, outputs: Path, read: Callable[[Path], Mapping[str, Any]]) -> RunFolder:
     """`read` gives the result.json of a folder."""
     folder = run.folder or (outputs / "runs" / run.run_id if run.run_id else None)
     if folder is None or not folder.is_dir():
-        return Files(run, None, frozenset(), {}, (), ())
-    names = _names(folder)
-    drawn = _names(folder / "figures") if "figures" in names else frozenset()
-    # The learning curves are drawn anew over all seeds; the reliability diagram comes after what the page is for.
-    attention = sorted(name for name in drawn if name.startswith("attention_") and name.endswith(".png"))
-    pictures = [folder / "figures" / name for name in ("ood_scores.png", *attention, "reliability.png") if name in drawn]
-    return Files(run, folder, names, read(folder), tuple(read_history(folder / "metrics.csv")), tuple(pictures))
+        return RunFolder(run, None, frozenset(), {}, (), ())
+    result = read(folder)
+    shown = (picture for picture in pictures_of(folder, result) if picture.kind in SHOWN)
+    pictures = sorted(shown, key=lambda picture: SHOWN.index(picture.kind))
+    return RunFolder(run, folder, _names(folder), result, tuple(read_history(folder / "metrics.csv")), tuple(pictures))
 
 
 def _names(folder: Path) -> frozenset[str]:
@@ -46,15 +47,6 @@ def _names(folder: Path) -> frozenset[str]:
         return frozenset(os.listdir(folder))
     except OSError:
         return frozenset()
-
-
-def read_result(path: Path) -> dict[str, Any]:
-    """result.json, or {} where there is none that can be read. Nothing is set aside."""
-    try:
-        result = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return result if isinstance(result, dict) else {}
 
 
 def last_lines(path: Path, count: int = LOG_LINES, size: int = LOG_BYTES) -> str:
@@ -76,12 +68,12 @@ def linker(path: Path) -> Callable[[Path], str]:
     here = path.resolve().parent
 
     @functools.cache
-    def place(folder: Path) -> str:
+    def relative_to_page(folder: Path) -> str:
         return os.path.relpath(folder.resolve(), here)
 
     def link(target: Path) -> str:
         try:
-            relative = os.path.join(place(target.parent), target.name)
+            relative = os.path.join(relative_to_page(target.parent), target.name)
         except ValueError:  # another drive
             return ""
         return escape(quote(os.path.normpath(relative).replace(os.sep, "/"), safe="/._-~+=,@"))

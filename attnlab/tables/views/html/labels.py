@@ -5,24 +5,24 @@ from html import escape
 from attnlab.tables.model import RunOfCell
 
 VERDICTS = {
-    "holds": "the paper’s figure and ours agree by the stated rule",
-    "differs": "the paper’s figure and ours differ by the stated rule",
-    "too few seeds": "not enough finished seeds to say",
+    "holds": "the published value and ours agree by the stated rule",
+    "differs": "the published value and ours differ by the stated rule",
+    "too few seeds": "not enough finished seeds for a verdict",
     "other data": "measured on other data than the paper’s, so not to be compared",
-    "no figure": "the paper gives no figure here",
+    "not published": "the paper gives no value here",
     "missing": "no finished seed yet",
 }
 MARKS = {
     "code": "read in the authors’ code or its output",
     "page": "read in the paper",
     "memory": "recalled, not read again",
-    "text": "said in the paper’s text",
-    "fig": "read off a figure",
+    "text": "given in the paper’s text",
+    "fig": "read off a plot",
 }
 
 
 def called(status: str, count: int = 1) -> str:
-    """A status by its name, or by a longer one where that says too little."""
+    """A status by its name, or by a longer one where that is too short."""
     return plural(count, "damaged record").partition(" ")[2] if status == "broken" else status
 
 

@@ -1,4 +1,4 @@
-"""The page's table: a cell with its mean, a strip of its seeds, the paper's figure and the verdict; below a row what opens under it."""
+"""The page's table: a cell with its mean, a strip of its seeds, the published value and the verdict; below a row what opens under it."""
 
 from collections import Counter
 from collections.abc import Mapping
@@ -42,7 +42,7 @@ def matrix(table: Table, panels: Mapping[tuple[str, str], str]) -> str:
 {"".join(bodies)}
 </table>
 </div>
-<p id="said" class="unseen" role="status"></p>
+<p id="status" class="unseen" role="status"></p>
 </section>"""
 
 
@@ -56,7 +56,7 @@ def _key(papers: bool) -> str:
 
 
 def _scale(table: Table, column: str) -> tuple[float, float]:
-    """One scale for a column: its seeds' values and the paper's figures."""
+    """One scale for a column: its seeds' values and the published ones."""
     values = []
     for (_, name), cell in table.cells.items():
         if name == column:
@@ -90,12 +90,12 @@ def _cell(table: Table, row: str, column: str, name: str, scale: tuple[float, fl
     if rest := [f'<span class="st-{status}">{seeds[status]} {called(status, seeds[status])}</span>' for status in unfinished]:
         alone = cell.mean is None and len(rest) == 1
         lines.append(f'<div class="small seeds">{plural(len(cell.runs), "seed") if alone else ", ".join(rest)}</div>')
-    said = verdict_tag(cell.verdict) if cell.verdict not in ("missing", "no figure") else ""
+    verdict = verdict_tag(cell.verdict) if cell.verdict not in ("missing", "not published") else ""
     if cell.paper:
         difference = f"<b>{number(cell.difference, digits, sign=True)}</b>" if cell.difference is not None else ""
-        lines.append(f'<div class="small">paper {number(cell.paper.value, digits)} {difference} {said}</div>')
-    elif said:
-        lines.append(f'<div class="small">{said}</div>')
+        lines.append(f'<div class="small">paper {number(cell.paper.value, digits)} {difference} {verdict}</div>')
+    elif verdict:
+        lines.append(f'<div class="small">{verdict}</div>')
     if cell.paired:
         p = f', <span class="p">{p_value(cell.paired.p)}</span>' if cell.paired.p is not None else ""
         lines.append(f'<div class="small">baseline <b>{number(cell.paired.difference, digits, sign=True)}</b>{p}</div>')

@@ -58,7 +58,7 @@
 
   // Sorting: best first, worst first, the table's own order. What has no number stays below.
   const table = document.querySelector("table[data-better]");
-  const said = document.getElementById("said");
+  const statusLine = document.getElementById("status");
   const value = (body, column) => {
     const cell = body.rows[0].cells[column + 1];
     return cell.dataset.value === undefined ? NaN : Number(cell.dataset.value);
@@ -81,7 +81,7 @@
       return sign * (x - y) || order(a, b);
     };
     table.append(...all(":scope > tbody", table).sort(compare));
-    said.textContent = next === "none" ? "In the table's own order" : `Sorted by ${button.textContent}, ${next}`;
+    statusLine.textContent = next === "none" ? "In the table's own order" : `Sorted by ${button.textContent}, ${next}`;
   }));
 
   all(".copy").forEach((copy) => copy.addEventListener("click", async () => {

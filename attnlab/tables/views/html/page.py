@@ -3,7 +3,7 @@
     write_html(table, Path("maxdropout.html"), outputs=Path("outputs"))
 
 The page asks for nothing from outside (its Content-Security-Policy forbids it), reads without JavaScript, and links to the runs' folders by
-relative paths. The runs' files are only read; what cannot be read is left out and said so. Style and script: page.css, page.js.
+relative paths. The runs' files are only read; what cannot be read is left out, with a note. Style and script: page.css, page.js.
 """
 
 import base64
@@ -15,15 +15,14 @@ from pathlib import Path
 from typing import Any
 
 from attnlab.records.atomic import write_atomic
-from attnlab.records.record import read_history
+from attnlab.records.result import read_result
 from attnlab.tables.model import STATUSES, Table
 from attnlab.tables.views.html.details import panel
-from attnlab.tables.views.html.files import Files, files_of, linker, read_result
-from attnlab.tables.views.html.labels import MARKS, VERDICTS, called, code, command_box, number, plural, verdict_tag, why
+from attnlab.tables.views.html.files import RunFolder, linker, read_folder
+from attnlab.tables.views.html.labels import MARKS, VERDICTS, called, code, command_box, plural, verdict_tag, why
 from attnlab.tables.views.html.matrix import matrix
 from attnlab.tables.views.html.pictures import choose_pictures
 
-__all__ = ["number", "read_history", "read_result", "write_html"]
 FAILURES_LISTED = 30
 
 
@@ -32,19 +31,19 @@ def write_html(table: Table, path: Path, *, outputs: Path, read: Callable[[Path]
 
     outputs: where runs without a named folder would be. read: the result.json of a folder, where somebody has read it already.
     """
-    path, outputs, read = Path(path), Path(outputs), read or (lambda folder: read_result(folder / "result.json"))
-    files = {key: tuple(files_of(run, outputs, read) for run in cell.runs) for key, cell in table.cells.items()}
-    chosen, left_out = choose_pictures(table, files)
+    path, outputs, read = Path(path), Path(outputs), read or (lambda folder: read_result(folder).result)
+    folders = {key: tuple(read_folder(run, outputs, read) for run in cell.runs) for key, cell in table.cells.items()}
+    chosen, left_out = choose_pictures(table, folders)
     link = linker(path)
-    panels = {key: panel(table.metric, cell, files[key], chosen[key], left_out[key], link, outputs) for key, cell in table.cells.items()}
+    panels = {key: panel(table.metric, cell, folders[key], chosen[key], left_out[key], link, outputs) for key, cell in table.cells.items()}
     style, script = (Path(__file__).with_name(f"page.{kind}").read_text(encoding="utf-8") for kind in ("css", "js"))
     early = 'document.documentElement.classList.add("js")'
     parts = [
         _head(table, style, early, script),
         _top(table),
         matrix(table, panels),
-        _failures(table, files),
-        _print(table, sum(left_out.values())),
+        _failures(table, folders),
+        _footnotes(table, sum(left_out.values())),
         f"</main>\n<script>{script}</script>\n</body>\n</html>\n",
     ]
     return write_atomic(path, "\n".join(part for part in parts if part))
@@ -90,17 +89,17 @@ def _summary(table: Table) -> str:
     rest = [f"{runs[status]:,} {called(status, runs[status])}" for status in STATUSES[1:] if runs[status]]
     first = f"{runs['finished']:,} of {plural(total, 'run')} finished" + (f"; {', '.join(rest)}" if rest else "") + "."
     compared = Counter(cell.verdict for cell in table.cells.values() if cell.paper)
-    said = [f'<span class="count">{verdict_tag(v)} {compared[v]}</span>' for v in VERDICTS if compared[v]]
-    figures = sum(compared.values())
-    if not said:
-        return f"{first} There are no published figures to compare with."
-    return f"{first} Against {plural(figures, 'published figure')}: {', '.join(said)}."
+    verdicts = [f'<span class="count">{verdict_tag(v)} {compared[v]}</span>' for v in VERDICTS if compared[v]]
+    count = sum(compared.values())
+    if not verdicts:
+        return f"{first} There are no published values to compare with."
+    return f"{first} Against {plural(count, 'published value')}: {', '.join(verdicts)}."
 
 
-def _failures(table: Table, files: Mapping[tuple[str, str], Sequence[Files]]) -> str:
+def _failures(table: Table, folders: Mapping[tuple[str, str], Sequence[RunFolder]]) -> str:
     """Every failure in one place, the same error once."""
     found: dict[str, list[tuple[str, str, int]]] = {}
-    for (row, column), runs in files.items():
+    for (row, column), runs in folders.items():
         for one in runs:
             if one.run.status in ("failed", "broken"):
                 found.setdefault(why(one.run), []).append((row, column, one.run.seed))
@@ -116,23 +115,22 @@ def _failures(table: Table, files: Mapping[tuple[str, str], Sequence[Files]]) ->
     return f'<section class="failures"><h2>Failures</h2><ul>{"".join(items)}</ul>{rest}</section>'
 
 
-def _print(table: Table, left_out: int) -> str:
-    """The smallest print."""
+def _footnotes(table: Table, left_out: int) -> str:
     metric = table.metric
     marks = Counter(cell.paper.mark for cell in table.cells.values() if cell.paper)
     meanings = "; ".join(f"{verdict}: {meaning}" for verdict, meaning in VERDICTS.items())
-    said = any(note.startswith("verdict") for note in table.notes)
+    ruled = any(note.kind == "verdict" for note in table.notes)
     factor = f"{metric.scale:g} × " if metric.scale != 1 else ""
     notes = [
-        *(note for note in table.notes if not note.startswith("the paper's figures:")),  # said in full below
+        *(note.text for note in table.notes if note.kind != "published"),  # in full below
         f"{metric.label} = {factor}{f'(1 − {metric.key})' if metric.complement else metric.key}, as in result.json.",
         "Mean ± sample standard deviation over finished seeds; 95% t-interval of the mean; differences are ours minus the other’s.",
         f"Against the baseline row ({table.baseline}): a paired t-test over shared seeds." if table.baseline else "",
-        f"Published figures: {', '.join(f'{count} {MARKS.get(mark, mark)}' for mark, count in marks.items())}; sources under details."
+        f"Published values: {', '.join(f'{count} {MARKS.get(mark, mark)}' for mark, count in marks.items())}; sources under details."
         if marks
         else "",
-        f"Verdicts: {meanings}. The rule is in docs/tables.md." if marks and not said else "",
+        f"Verdicts: {meanings}. The rule is in docs/tables.md." if marks and not ruled else "",
         f"Pictures shown are a selection, made smaller; {left_out:,} more are in the runs’ folders." if left_out > 0 else "",
-        "Links lead from this file’s place to the runs’ folders and hold while neither is moved.",
+        "Links are relative to this file and hold while neither it nor the runs’ folders are moved.",
     ]
-    return f"<footer><h2>Small print</h2><ul>{''.join(f'<li>{escape(note)}</li>' for note in notes if note)}</ul></footer>"
+    return f"<footer><h2>Footnotes</h2><ul>{''.join(f'<li>{escape(note)}</li>' for note in notes if note)}</ul></footer>"

@@ -7,29 +7,40 @@ import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from attnlab.records.pictures import Picture
 from attnlab.tables import cache as table_cache
 from attnlab.tables.model import Table
-from attnlab.tables.views.html.files import Files
+from attnlab.tables.views.html.files import RunFolder
 
 PICTURES_PER_CELL = 3
+EARLY = ("ood_scores", "attention", "explanation")  # kinds that come before another seed's attention
+CAPTIONS = {
+    "ood_scores": "Scores of the OOD heads",
+    "attention": "Attention of",
+    "explanation": "Explanation,",
+    "reliability": "Reliability",
+    "consistency": "Consistency of the OOD heads",
+    "": "",
+}
 PICTURE_BUDGET = 6 << 20  # bytes of all pictures before base64
 PICTURE_PIXELS = 40_000_000  # a file with more is not opened
 PICTURE_WIDTH = 880
 ENCODING = {"quality": 80, "method": 2}
 
 
-def choose_pictures(table: Table, files: Mapping[tuple[str, str], Sequence[Files]]) -> tuple[dict, dict[tuple[str, str], int]]:
+def choose_pictures(table: Table, folders: Mapping[tuple[str, str], Sequence[RunFolder]]) -> tuple[dict, dict[tuple[str, str], int]]:
     """A few pictures a cell as (caption, file, data URI, width, height), first every cell's first, while the budget lasts.
 
     And how many each cell has besides.
     """
     wanted, there = {}, {}
     for key in table.cells:
-        whole = [one for one in files[key] if one.run.status == "finished" and one.pictures]
-        # one seed's scores and attention say the most; another seed's attention comes next
-        first = [(one, path) for one in whole[:1] for path in one.pictures]
-        rest = [(one, path) for one in whole[1:] for path in one.pictures if path.stem.startswith("attention")]
-        wanted[key] = [*[p for p in first if p[1].stem != "reliability"], *rest[:1], *[p for p in first if p[1].stem == "reliability"]]
+        whole = [one for one in folders[key] if one.run.status == "finished" and one.pictures]
+        # one seed's scores and attention show the most; another seed's attention comes next
+        first = [(one, picture) for one in whole[:1] for picture in one.pictures]
+        rest = [(one, picture) for one in whole[1:] for picture in one.pictures if picture.kind == "attention"]
+        early = [pair for pair in first if pair[1].kind in EARLY]
+        wanted[key] = [*early, *rest[:1], *(pair for pair in first if pair not in early)]
         there[key] = sum(len(one.pictures) for one in whole)
     chosen: dict[tuple[str, str], list] = {key: [] for key in table.cells}
     cache: dict[Path, tuple[str, int, int] | None] = {}
@@ -38,11 +49,12 @@ def choose_pictures(table: Table, files: Mapping[tuple[str, str], Sequence[Files
         for key, pictures in wanted.items():
             if turn >= len(pictures) or spent >= PICTURE_BUDGET:
                 continue
-            one, path = pictures[turn]
+            one, picture = pictures[turn]
+            path = picture.path
             if path not in cache:
                 cache[path] = embed(path)
             if cache[path]:
-                chosen[key].append((_caption(path, one.run.seed), path, *cache[path]))
+                chosen[key].append((_caption(picture, one.run.seed), path, *cache[path]))
                 spent += len(cache[path][0]) * 3 // 4
     return chosen, {key: there[key] - len(chosen[key]) for key in table.cells}
 
@@ -56,8 +68,8 @@ def embed(path: Path, width: int = PICTURE_WIDTH) -> tuple[str, int, int] | None
         state = path.stat()
     except OSError:
         return None
-    told = [str(path.resolve()), state.st_mtime_ns, state.st_size, width, ENCODING]
-    kept = table_cache.cache_dir("pictures") / f"{table_cache.digest(told)}.json"
+    made_of = [str(path.resolve()), state.st_mtime_ns, state.st_size, width, ENCODING]
+    kept = table_cache.cache_dir("pictures") / f"{table_cache.digest(made_of)}.json"
     with contextlib.suppress(ValueError, TypeError):  # none there, or damaged
         uri, *size = json.loads(table_cache.read(kept) or "null")
         across, down = map(int, size)
@@ -90,9 +102,5 @@ def _shrunk(path: Path, width: int) -> tuple[str, int, int] | None:
     return f"data:image/{kind};base64,{base64.b64encode(buffer.getvalue()).decode()}", *picture.size
 
 
-def _caption(path: Path, seed: int) -> str:
-    if path.stem == "ood_scores":
-        return f"Scores of the OOD heads, seed {seed}"
-    if path.stem == "reliability":
-        return f"Reliability, seed {seed}"
-    return f"Attention of {path.stem.removeprefix('attention_').replace('_at_', ' at ')}, seed {seed}"
+def _caption(picture: Picture, seed: int) -> str:
+    return f"{CAPTIONS[picture.kind]} {picture.subject}".strip() + f", seed {seed}"

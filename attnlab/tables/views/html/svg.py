@@ -1,4 +1,4 @@
-"""Small vector drawings for the page of a table: learning curves with a band over seeds, and a strip of seeds beside the paper's figure.
+"""Small vector drawings for the page of a table: learning curves with a band over seeds, and a strip of seeds beside the published value.
 
 Pure text, nothing beyond the standard library. Colours come from the page's classes (`s-train`, `s-val`, `s-test`, `band`, `grid` ...), so
 a drawing follows light and dark. Sizes are CSS pixels at the natural size.
@@ -69,7 +69,7 @@ def spans_decades(bands: Sequence[Band]) -> bool:
 def curves(bands: Sequence[Band], *, title: str, digits: int, best: str, log: bool = False) -> str:
     """Lines over epochs with bands of one standard deviation; a band of one epoch is a point with a bar. Empty text where there is nothing.
 
-    title: what the values are; digits: of the labels at the lines' ends; best: `max` or `min`, only said in the description; log: a
+    title: what the values are; digits: of the labels at the lines' ends; best: `max` or `min`, only in the description; log: a
     logarithmic scale, which wants values above 0.
     """
     if not bands:
@@ -100,7 +100,7 @@ def curves(bands: Sequence[Band], *, title: str, digits: int, best: str, log: bo
         text = _minus(f"{level:g}" if log else f"{level:.{shown}f}")
         parts.append(f'<text class="tick" x="{LEFT - 6}" y="{y(level) + 3.5:.1f}" text-anchor="end">{text}</text>')
     epochs = list(range(first, last + 1)) if last - first < 9 else [round(tick) for tick in ticks(first, last) if tick == round(tick)]
-    room = 0.6 * (epochs[1] - epochs[0]) if len(epochs) > 1 else 1  # the two ends are always told, a round number close to one is not
+    room = 0.6 * (epochs[1] - epochs[0]) if len(epochs) > 1 else 1  # the two ends are always labelled, a round number close to one is not
     for epoch in sorted({first, last} | {epoch for epoch in epochs if first + room <= epoch <= last - room}):
         parts.append(f'<text class="tick" x="{x(epoch):.1f}" y="{HEIGHT - 9}" text-anchor="middle">{epoch}</text>')
     ends = []
@@ -122,8 +122,8 @@ def curves(bands: Sequence[Band], *, title: str, digits: int, best: str, log: bo
     for at, (_, end, one) in zip(_apart([end[0] for end in ends], 13.0, TOP, bottom), ends, strict=True):
         value = _minus(f"{one.means[-1]:.{digits}f}")
         parts.append(f'<text class="end s-{one.name}" x="{max(end, right) + 8:.1f}" y="{at + 3.8:.1f}">{escape(one.name)} {value}</text>')
-    told = ", ".join(f"{one.name} {one.means[-1]:.{digits}f} at epoch {one.epochs[-1]}" for one in bands)
-    label = escape(f"{title} over epochs, mean over seeds ({'higher' if best == 'max' else 'lower'} is better): {told}")
+    ends = ", ".join(f"{one.name} {one.means[-1]:.{digits}f} at epoch {one.epochs[-1]}" for one in bands)
+    label = escape(f"{title} over epochs, mean over seeds ({'higher' if best == 'max' else 'lower'} is better): {ends}")
     size = f'viewBox="0 0 {WIDTH} {HEIGHT}" width="{WIDTH}" height="{HEIGHT}"'
     return f'<svg class="curves" {size} role="img" aria-label="{label}">{"".join(parts)}</svg>'
 
@@ -138,7 +138,7 @@ def strip(
     high: float,
     width: int = 132,
 ) -> str:
-    """Every seed a dot, the interval of the mean a line, the paper's figure a diamond; [low, high] is shared by the table's column."""
+    """Every seed a dot, the interval of the mean a line, the published value a diamond; [low, high] is shared by the table's column."""
     height, edge = 14, 5
     middle = height / 2
 

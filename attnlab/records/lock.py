@@ -1,0 +1,51 @@
+"""Locks between processes: one holds, another reports whom it waits for. A lock goes with its process, however that ends."""
+
+import contextlib
+import os
+import socket
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+from attnlab.records.atomic import write_atomic
+
+
+@contextlib.contextmanager
+def hold(path: Path, *, waiting: Callable[[str], None], name: str = "") -> Iterator[None]:
+    """Hold the lock at `path` (ending in .lock). Where another process has it, `waiting(who)` is called first, once; `who` is the holder:
+    its `name`, process, host and time."""
+    from filelock import FileLock, Timeout
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lock, owner = FileLock(path), path.with_suffix(".owner")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        try:
+            who = owner.read_text().strip()
+        except OSError:  # it has not written its name yet, or is just leaving
+            who = "another process"
+        waiting(who)
+        lock.acquire()
+    try:
+        moment = f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S} UTC"
+        write_atomic(owner, ", ".join([*([name] if name else []), f"process {os.getpid()} on {socket.gethostname()}", f"since {moment}"]))
+        yield
+    finally:
+        owner.unlink(missing_ok=True)
+        lock.release()
+
+
+def is_locked(path: Path) -> bool:
+    """Whether a process holds the lock, without making one. Where the system cannot answer: no."""
+    try:
+        import fcntl
+
+        with open(path, "rb") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return True
+    except (ImportError, OSError):
+        return False
+    return False

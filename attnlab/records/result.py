@@ -1,0 +1,66 @@
+"""result.json as it is on disk: the one place that reads it. Nothing is raised for a damaged file, set aside, or written."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+RUNNING, INTERRUPTED, FAILED, FINISHED = "running", "interrupted", "failed", "finished"  # what a result.json states of its run
+MISSING, BROKEN = "missing", "broken"  # what a reader states where there is none, or none to trust
+
+REQUIRED = {"status": str, "run_id": str, "config": dict, "metrics": dict, "seed": int}
+
+
+def address_in(run_id: str) -> str:
+    """The address in a run_id (or a folder's name): digits-resnet18-rect-s0-3fa9c1d2 -> 3fa9c1d2."""
+    return run_id.rpartition("-")[2]
+
+
+@dataclass(frozen=True)
+class Found:
+    """What is on disk of one run. `result` is empty where there is no result.json that can be trusted; `wrong` is the reason, `cause` the
+    error of a disk that could not be read."""
+
+    status: str
+    folder: Path | None = None
+    result: Mapping[str, Any] = field(default_factory=dict)
+    wrong: str = ""
+    cause: OSError | None = None
+
+    @property
+    def error(self) -> str | None:
+        """What a person has to know: what is wrong with the file, or what ended the run."""
+        if self.wrong:
+            return f"result.json {self.wrong}"
+        noted = self.result.get("error")
+        message = noted.get("message") if isinstance(noted, dict) else None
+        return str(message) if message else None
+
+
+def read_result(folder: Path) -> Found:
+    """The run in `folder` as its result.json states it; `interrupted` where there is only a checkpoint."""
+    try:
+        text = (folder / "result.json").read_bytes().decode()
+        result = json.loads(text)
+    except FileNotFoundError:
+        return Found(INTERRUPTED if (folder / "last.ckpt").exists() else MISSING, folder)
+    except OSError as error:
+        return Found(BROKEN, folder, wrong=f"cannot be read ({error.strerror or error})", cause=error)
+    except UnicodeDecodeError:
+        return Found(BROKEN, folder, wrong="is damaged (no text)")
+    except (ValueError, RecursionError) as error:
+        return Found(BROKEN, folder, wrong=f"is damaged ({'empty' if not text.strip() else error})")
+    wrong = _wrong(result, folder.name)
+    return Found(BROKEN, folder, wrong=wrong) if wrong else Found(result["status"], folder, result)
+
+
+def _wrong(result: Any, name: str) -> str:
+    for key, kind in REQUIRED.items():
+        if not isinstance(result, dict) or not isinstance(result.get(key), kind):
+            return f"is damaged (no {key})"
+    if address_in(result["run_id"]) != address_in(name):
+        return f"belongs to another run ({result['run_id']})"
+    if result["status"] not in (RUNNING, INTERRUPTED, FAILED, FINISHED):
+        return f"is damaged (status {result['status']!r})"
+    return ""

@@ -17,10 +17,10 @@ def cc(student_BD: Tensor, teacher_BD: Tensor) -> Tensor:
 class CC(FeatureTerm):
     """Correlation congruence (Peng et al., 1904.01802): ``weight * cc(embedded student, embedded teacher)``, summed over pairs of places.
 
-    Both activations go through a learned linear layer to `dim_embedded` numbers, whose parameters are none of the student's. By default of the
-    features before the final layer. ValueError: places that are not there or do not pair; dim_embedded below 1. Differs from the paper in: what
-    the authors released is this product over neighbours in the batch, not a Gaussian kernel over all pairs; `weight` and the embeddings
-    are those of the benchmark of 1910.10699.
+    Both activations go through a learned linear layer to `dim_embedded` numbers, whose parameters are none of the student's. By default
+    of the features before the final layer. ValueError: places that are not there or do not pair; dim_embedded below 1. Differs from the
+    paper in: what the authors released is this product over neighbours in the batch, not a Gaussian kernel over all pairs; `weight` and
+    the embeddings are those of the benchmark of 1910.10699.
     """
 
     def __init__(

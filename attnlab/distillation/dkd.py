@@ -37,9 +37,9 @@ def _divergence(log_q: Tensor, log_p: Tensor) -> Tensor:
 class DKD(nn.Module):
     """Decoupled knowledge distillation (Zhao et al., 2203.08679): ``weight * min(1, progress / warmup) * dkd(...)``; labels are classes.
 
-    `alpha`, `beta` weigh the parts of the target class and of the others (`beta` is chosen a teacher: 0.25 to 8 in the paper), `temperature`
-    T > 0. `warmup`: the fraction of training in which the term grows from 0, the paper's 20 of 240 epochs; 0: none. The loss stays
-    beside it with weight 1, as in the paper. Uses logits alone. ValueError: T not above 0; warmup outside [0, 1]; soft labels (mixup).
+    `alpha`, `beta` weigh the parts of the target class and of the others (the paper chooses `beta` for each teacher, 0.25 to 8),
+    `temperature` T > 0. `warmup`: the fraction of training in which the term grows from 0, the paper's 20 of 240 epochs; 0: none. The
+    loss stays beside it with weight 1, as in the paper. Uses logits alone. ValueError: T not above 0; warmup outside [0, 1]; soft labels.
     """
 
     def __init__(

@@ -53,9 +53,7 @@ class FeatureTerm(nn.Module):
         self.teacher_places = _found("teacher_places", places if teacher_places is None else teacher_places, teacher_shapes, "the teacher")
         if len(self.places) != len(self.teacher_places):
             ours, theirs = ", ".join(self.places), ", ".join(self.teacher_places)
-            raise ValueError(
-                f"places: {ours} of the student do not pair with {theirs} of the teacher; set teacher_places, as many in order"
-            )
+            raise ValueError(f"places: {ours} of the student do not pair with {theirs} of the teacher; set teacher_places")
         if len(self.places) < self.fewest_places:
             raise ValueError(f"places: {', '.join(self.places)}: give at least {self.fewest_places}")
         self.pair_shapes = [(student_shapes[ours], teacher_shapes[theirs]) for ours, theirs in self.pairs_of_places()]

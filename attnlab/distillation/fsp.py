@@ -1,5 +1,6 @@
 """Flow of the solution procedure.   Shapes: B batch, C, D channels of two successive places, H height, W width."""
 
+import itertools
 from collections.abc import Sequence
 
 from torch import Tensor
@@ -16,7 +17,7 @@ def flow(first_BCHW: Tensor, second_BDHW: Tensor) -> Tensor:
 
 def fsp(student: Sequence[Tensor], teacher: Sequence[Tensor]) -> Tensor:
     """Mean squared difference of the flow matrices, summed over neighbours. Lists of maps, channels equal in pairs."""
-    ours, theirs = ([flow(one, two) for one, two in zip(maps, maps[1:], strict=False)] for maps in (student, teacher))
+    ours, theirs = ([flow(one, two) for one, two in itertools.pairwise(maps)] for maps in (student, teacher))
     return sum((one - other).square().mean() for one, other in zip(ours, theirs, strict=True))
 
 

@@ -15,7 +15,7 @@ def ft(student_BCHW: Tensor, teacher_BEHW: Tensor) -> Tensor:
 
 
 class FT(FeatureTerm):
-    """The loss of factor transfer (Kim, Park, Kwak, 1802.04977) on the maps themselves: ``weight * sum over pairs of ft(student, teacher)``.
+    """The loss of factor transfer (Kim, Park, Kwak, 1802.04977) on the maps themselves: ``weight * sum of ft(student, teacher)``.
 
     By default at `layer4`, the last maps. ValueError: places that are not there, do not pair, or are no maps. Differs from the paper in:
     there is no paraphraser, which the paper trains on the teacher's maps in a stage before, and no translator: the factors are the maps.

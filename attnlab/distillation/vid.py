@@ -1,5 +1,6 @@
 """Variational information distillation.   Shapes: B batch, C channels of the student, E of the teacher, H height, W width."""
 
+import itertools
 import math
 from collections.abc import Sequence
 
@@ -20,7 +21,7 @@ class Variational(nn.Module):
         super().__init__()
         hidden = num_teacher if hidden is None else hidden
         widths = (num_student, hidden, hidden, num_teacher)
-        convs = [nn.Conv2d(one, two, 1, bias=False) for one, two in zip(widths, widths[1:], strict=False)]
+        convs = [nn.Conv2d(one, two, 1, bias=False) for one, two in itertools.pairwise(widths)]
         self.regressor = nn.Sequential(convs[0], nn.ReLU(), convs[1], nn.ReLU(), convs[2])
         self.log_scale = nn.Parameter(torch.full((num_teacher,), math.log(math.expm1(variance - eps))))
         self.eps = eps

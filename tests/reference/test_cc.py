@@ -1,5 +1,7 @@
 """Correlation congruence against RepDistiller's numbers, and its embeddings."""
 
+import itertools
+
 import pytest
 
 from attnlab.distillation.cc import CC, cc
@@ -12,7 +14,7 @@ def test_authors_numbers() -> None:
 
 def test_equals_a_loop() -> None:
     delta = (NUMBERS["kd_es"] - NUMBERS["kd_et9"]).abs().tolist()
-    sums = [sum(a * b for a, b in zip(one, two, strict=True)) for one, two in zip(delta, delta[1:], strict=False)]
+    sums = [sum(a * b for a, b in zip(one, two, strict=True)) for one, two in itertools.pairwise(delta)]
     assert float(cc(NUMBERS["kd_es"], NUMBERS["kd_et9"])) == pytest.approx(sum(sums) / len(sums), rel=1e-12)
 
 

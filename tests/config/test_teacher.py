@@ -20,7 +20,7 @@ def outputs(tmp_path: Path) -> Path:
         "digits-resnet34-s0-3fb00000": {
             "status": "interrupted",
             "training": "2a2b3c4d",
-            "command": "python -m attnlab.train model=resnet34",
+            "command": "python -m attnlab.train seed=7",
         },
         "digits-cnn3-s0-00000001": {"status": "finished", "training": "../../etc"},
     }
@@ -77,7 +77,7 @@ def test_a_training_is_found_where_it_is_announced_or_by_its_record(outputs: Pat
     [
         ("digits-resnet18-s1-3fa9c1d2", "there is no such run in .*runs, folder or file; nearest: digits-resnet18-s0-3fa9c1d2"),
         ("3f", "digits-resnet18-s0-3fa9c1d2, digits-resnet34-s0-3fb00000 begin like that; give more of one"),
-        ("3fb", r"is not finished \(interrupted\); train it first: python -m attnlab.train model=resnet34"),
+        ("3fb", r"is not finished \(interrupted\); train it first: python -m attnlab.train seed=7"),
         ("training:1a2b", "must be training: and eight hex digits"),
         ("00000001", "tells no training address"),
         ("00000002", "result.json is missing or damaged, so this is no run"),

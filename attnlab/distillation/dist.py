@@ -31,6 +31,8 @@ class DIST(nn.Module):
     ValueError: T not above 0.
     """
 
+    logits_only = True
+
     def __init__(self, *, beta: float = 2.0, gamma: float = 2.0, temperature: float = 1.0, weight: float = 1.0) -> None:
         super().__init__()
         if not temperature > 0:

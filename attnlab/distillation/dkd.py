@@ -42,6 +42,8 @@ class DKD(nn.Module):
     loss stays beside it with weight 1, as in the paper. Uses logits alone. ValueError: T not above 0; warmup outside [0, 1]; soft labels.
     """
 
+    logits_only = True
+
     def __init__(
         self, *, alpha: float = 1.0, beta: float = 8.0, temperature: float = 4.0, warmup: float = 1 / 12, weight: float = 1.0
     ) -> None:

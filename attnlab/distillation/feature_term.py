@@ -73,7 +73,7 @@ class FeatureTerm(nn.Module):
 
     def forward(self, out: "Output", teacher: "Output") -> Tensor:
         with torch.autocast(out.logits.device.type, enabled=False):
-            own = [full_precision(out.values[place][: len(out.logits)]) for place in self.places]  # without copies of images
+            own = [full_precision(out.values[place]) for place in self.places]
             theirs = [full_precision(teacher.values[place]) for place in self.teacher_places]
             return self.weight * self.distance(list(zip(own, theirs, strict=True)))
 
@@ -92,6 +92,8 @@ def match_size(student_BCHW: Tensor, teacher_BEHW: Tensor) -> Pair:
 
 def _found(key: str, patterns: str | Sequence[str], shapes: Shapes, whose: str) -> tuple[str, ...]:
     """The places that names or globs mean, in the order in which they run."""
+    if not shapes:
+        raise ValueError("follows a teacher, and there is none; add teacher=RUN, a finished run's id or folder")
     names, found = list(shapes), set()
     for pattern in [patterns] if isinstance(patterns, str) else patterns:
         hits = matches(pattern, names)

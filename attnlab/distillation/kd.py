@@ -26,6 +26,8 @@ class KD(nn.Module):
     Uses logits alone. ValueError: T not above 0.
     """
 
+    logits_only = True
+
     def __init__(self, *, temperature: float = 4.0, weight: float = 0.9) -> None:
         super().__init__()
         if not temperature > 0:

@@ -2,7 +2,7 @@
 
 import functools
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -16,14 +16,13 @@ from attnlab.config.plan import Plan
 from attnlab.config.targets import ConfigError
 from attnlab.data.base import ImageData
 from attnlab.network import FEATURES, Network
-from attnlab.placement.places import places_of
+from attnlab.placement.places import places_of, shapes_by_place
 from attnlab.training.param_groups import grouped, parameter_groups
 from attnlab.training.settings import Settings
 
 if TYPE_CHECKING:
-    from attnlab.network import Output
-    from attnlab.training.epoch import Batch
     from attnlab.training.learner import Learner
+    from attnlab.training.teacher import Teacher
 
 log = logging.getLogger("attnlab")
 
@@ -45,10 +44,12 @@ def make_learner(
     settings: Settings | None = None,
     *,
     callbacks: Mapping[str, Any] | None = None,
-    teacher: "Callable[[Batch], Output] | None" = None,
+    teacher: "Teacher | None" = None,
+    trains: bool = True,
 ) -> "Learner":
     """Network, loss, algorithm, callbacks, optimizer and schedule of a plan; `callbacks` are further ones, by name.
 
+    trains: False for a trained network that is only looked at: no distillation terms, so no teacher.
     The backbone is initialised first, so runs of one seed share it.
     """
     from attnlab.training.learner import Learner  # Lightning: only once the data is known to be there
@@ -87,14 +88,18 @@ def make_learner(
     if groups:
         model = nn.ModuleDict({"network": network, "loss": loss})  # the names of the checkpoint
         optimizer = functools.partial(grouped, optimizer, parameter_groups(model, network.placed, groups, optimizer=optimizer))
-    terms = penalties | make_all(plan, "distillation", offers)
+    pair = {"student_shapes": shapes_by_place(shapes), "teacher_shapes": teacher.shapes if teacher else {}}
+    distillation = make_all(plan, "distillation", offers | pair) if trains else {}
+    terms = penalties | distillation
     own = make_all(plan, "callback", offers)
     for name, callback in own.items():
         if missing := [split for split in getattr(callback, "needs", ()) if not data.has(split)]:
             raise ConfigError(f"callback={name} needs {missing[0]} images, and there are none; set data.{missing[0]}=0.1 to hold some out")
     algorithm = make(full["algorithm"], offers, allow=allow, where="algorithm")
     keep_places(network, {"loss": loss, "algorithm": algorithm, **terms, **own})
-    return Learner(
+    if teacher:
+        follow(teacher, distillation, placements, data)
+    learner = Learner(
         network,
         loss,
         optimizer=checked(optimizer, where="optimizer"),
@@ -107,6 +112,22 @@ def make_learner(
         seed=full["seed"],
         training=plan.training,
     )
+    if teacher and "teacher" not in learner.asks:
+        raise ConfigError(f"teacher={full['teacher']}: nothing in this run follows it; add distillation=kd, or drop the teacher")
+    return learner
+
+
+def follow(teacher: "Teacher", terms: Mapping[str, Any], placements: Mapping[str, Mapping[str, Any]], data: ImageData) -> None:
+    """Have a teacher give what the terms need: places that they name, or logits once for all where those do."""
+    for name, entry in placements.items():
+        if entry.get("writes"):
+            raise ConfigError(f"{name} mixes images in the student, and the teacher would see them unmixed; drop {name} or the teacher")
+    for name, term in terms.items():
+        if places := getattr(term, "teacher_places", None):
+            teacher.keep(list(places), where=f"distillation.{name}.teacher_places")
+    fixed = not (data.crop or data.flip or data.min_scale)
+    if terms and fixed and all(getattr(term, "logits_only", False) for term in terms.values()):
+        teacher.remember(functools.partial(data.eval_loader, "train"), len(data.split("train")), num_classes=data.num_classes)
 
 
 def offers_of(data: ImageData, settings: Settings) -> dict[str, Any]:

@@ -41,7 +41,7 @@ class Trained:
 
     def network(self, data: ImageData) -> Network:
         """With the run's weights, on the CPU."""
-        learner = make_learner(self.plan, data)
+        learner = make_learner(self.plan, data, trains=False)
         record = Record(self.folder)
         if not record.checkpoint_path.exists():
             raise ValueError(f"{record.checkpoint_path}: is missing, so there is no network to evaluate")

@@ -4,7 +4,6 @@ from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from attnlab.distillation.feature_term import full_precision
 
@@ -18,7 +17,7 @@ def dkd(
     student_BK: Tensor, teacher_BK: Tensor, target_B: Tensor, *, alpha: float = 1.0, beta: float = 8.0, temperature: float = 4.0
 ) -> Tensor:
     """``T^2 (alpha KL(b_t || b_s) + beta KL(p'_t || p'_s))``, batch means: b is (target class, all others), p' is over the others alone."""
-    target_BK = F.one_hot(target_B, student_BK.shape[1]).to(student_BK.dtype)
+    target_BK = torch.zeros_like(student_BK).scatter(1, target_B[:, None], 1.0)  # one_hot would read the device
     log_b_B2, log_others_BK = zip(*(_decoupled(logits_BK / temperature, target_BK) for logits_BK in (student_BK, teacher_BK)), strict=True)
     return temperature**2 * (alpha * _divergence(*log_b_B2) + beta * _divergence(*log_others_BK))
 

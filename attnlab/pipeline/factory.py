@@ -93,7 +93,7 @@ def make_learner(
     terms = penalties | distillation
     own = make_all(plan, "callback", offers)
     for name, callback in own.items():
-        if missing := [split for split in getattr(callback, "needs", ()) if not data.has(split)]:
+        if trains and (missing := [split for split in getattr(callback, "needs", ()) if not data.has(split)]):
             raise ConfigError(f"callback={name} needs {missing[0]} images, and there are none; set data.{missing[0]}=0.1 to hold some out")
     algorithm = make(full["algorithm"], offers, allow=allow, where="algorithm")
     keep_places(network, {"loss": loss, "algorithm": algorithm, **terms, **own})

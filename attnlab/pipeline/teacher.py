@@ -63,8 +63,8 @@ def _of_run(plan: Plan, data: ImageData) -> tuple[nn.Module, str]:
     if (shape, classes) != (data.shape, list(data.classes)):
         ours, theirs = _what(data.shape, list(data.classes)), _what(shape, classes)
         raise ConfigError(f"{where}: learned {theirs}, and this run learns {ours}; a teacher has the student's classes and shape")
-    learner = make_learner(own, data, trains=False)
-    checkpoint, wrong = inspect_checkpoint(folder / "last.ckpt", (address,), learner.state_dict())
+    learner, path = make_learner(own, data, trains=False), folder / "last.ckpt"
+    checkpoint, wrong = inspect_checkpoint(path, (address,), learner.state_dict()) if path.exists() else ({}, "is missing")
     if wrong:
         raise ConfigError(f"{where}: its last.ckpt {wrong}")
     learner.restore(checkpoint)

@@ -120,7 +120,7 @@ def test_two_steps(case: str, tmp_path: Path, no_host_reads: list[list[str]], re
     from attnlab.pipeline.dry_run import dry_run
 
     words = overrides(case)
-    if case.startswith("distillation=") and case != "distillation=none":
+    if case.startswith("distillation=") and case not in ("distillation=none", "distillation=dml"):
         words = [*words, f"teacher={request.getfixturevalue('teacher')}"]
     if case == "trainer=gpu" and not torch.cuda.is_available():
         with pytest.raises(ValueError, match="sees no GPU here; use trainer=auto"):

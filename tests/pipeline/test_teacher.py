@@ -189,7 +189,7 @@ def test_a_teacher_that_cannot_teach_is_one_line(taught: dict, tmp_path: Path, d
         (["distillation=kd"], "kd follows a teacher, and there is none; add teacher=RUN"),
         (["distillation=at"], "distillation.at: follows a teacher, and there is none; add teacher=RUN"),
         (["teacher=TEACHER"], "nothing in this run follows it; add distillation=kd"),
-        (["teacher=TEACHER", "distillation=kd", "regularizer=mixup"], "mixup mixes images in the student"),
+        (["teacher=TEACHER", "distillation=kd", "regularizer=mixup"], "mixup mixes images in the network"),
         (
             ["teacher=TEACHER", "distillation=at", "model=cnn3", "~model.width"],
             "at: places: layer1, layer2, layer3 of the student",
@@ -223,9 +223,9 @@ def test_a_finished_student_outlives_its_teacher(taught: dict, tmp_path: Path, c
 
 
 def test_a_killed_student_ends_as_the_one_that_was_not(taught: dict, tmp_path: Path) -> None:
-    words = [*TINY, "trainer.threads=1", "trainer.checkpoint_seconds=0", "distillation=[kd,hint,dkd]", f"teacher={taught['folder']}"]
+    words = [*TINY, "trainer.threads=1", "trainer.checkpoint_seconds=0", "distillation=[kd,hint,dkd,dml]", f"teacher={taught['folder']}"]
     whole = live(tmp_path / "whole", [], words)
-    torn = live(tmp_path / "torn", [("step", 2), ("step", 5)], words)
+    torn = live(tmp_path / "torn", [("step", 5)], words)
     assert torn["result"]["metrics"] == whole["result"]["metrics"]
     assert plain(torn["ckpt"]["attnlab"]["history"]) == plain(whole["ckpt"]["attnlab"]["history"])
     for part in ("state_dict", "optimizer_states"):
@@ -262,3 +262,26 @@ def test_a_table_trains_the_teacher_first(tmp_path: Path, caplog: pytest.LogCapt
     student, teacher = sorted(results, key=lambda result: result["config"]["teacher"] is None)
     assert student["config"]["teacher"] == f"training:{teacher['training']}" and student["started"] >= teacher["finished"]
     assert table.main(words) == 0 and "nothing to do" in caplog.text
+
+
+def test_terms_and_loss_are_one_graph(taught: dict) -> None:
+    from torch._dynamo.testing import CompileCounter
+
+    from attnlab.config.targets import group_choices
+    from tests.training.test_compile import steps
+
+    every = ",".join(name for name in group_choices("distillation") if name != "none")
+    for choice in ([f"distillation=[{every}]"], ["distillation=[kd,dkd,dist]", "data.crop=0"]):  # the second with logits kept
+        seen = []
+        for backend in (None, CompileCounter()):
+            torch._dynamo.reset()
+            _, data, teacher, learner = parts(*taught["words"], "optimizer.lr=1e-6", f"teacher={taught['folder']}", *choice)
+            assert bool(teacher.asks) == ("data.crop=0" in choice)
+            learner.steps_per_epoch = data.steps_per_epoch()
+            if backend:
+                learner.compile_objective(backend=backend, fullgraph=True)
+            loader = data.train_loader("cpu")
+            loader.with_index = "index" in learner.asks
+            seen.append(steps(learner.train(), next(iter(loader))))
+        assert seen[1] == pytest.approx(seen[0], rel=1e-4) and backend.frame_count == 1
+    torch._dynamo.reset()

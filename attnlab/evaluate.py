@@ -42,6 +42,8 @@ def plan_of(folder: Path, overrides: list[str]) -> tuple[Plan, dict[str, Any]]:
     given = {key_of(text) for text in overrides}
     chosen_anew = {key for key in given if key in GROUPS}
     kept = [text for text in stored["overrides"] if (key := key_of(text)) not in given and key.partition(".")[0] not in chosen_anew]
+    if stored["config"].get("teacher"):  # by its identity: it need not be there any more
+        kept = [*(text for text in kept if key_of(text) != "teacher"), f"teacher={stored['config']['teacher']}"]
     plan = with_heads([*kept, *overrides]) if "ood" in given else compose([*kept, *overrides])
     groups = [key for key in GROUPS if key not in FREE]
     changed = [key for key in groups if records.changed_defaults(stored["config"][key], plan.full[key])]

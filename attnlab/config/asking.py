@@ -10,8 +10,12 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 # shape: of the value at the place, or of the images; dim: of the features; host: the module that is replaced; read_shapes: of the values
-# read; mean, std: of the images' channels; total_steps, steps_per_epoch: optimisation steps
-CONSTRUCTION = ("shape", "num_classes", "dim", "host", "read_shapes", "mean", "std", "total_steps", "steps_per_epoch")
+# read; mean, std: of the images' channels; total_steps, steps_per_epoch: optimisation steps; student_shapes, teacher_shapes: {place: shape}
+# of what the places of the network and of its teacher give; make_peer: makes another network of the plan (distillation terms)
+CONSTRUCTION = (
+    *("shape", "num_classes", "dim", "host", "read_shapes", "mean", "std", "total_steps", "steps_per_epoch"),
+    *("student_shapes", "teacher_shapes", "make_peer"),
+)
 # x: the batch; out: the network's Output; target: labels; network; progress: 0-d tensor in [0, 1]; teacher: the teacher's Output; index:
 # positions of the images in the training split
 CALL = ("x", "out", "target", "network", "progress", "teacher", "index")

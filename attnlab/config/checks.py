@@ -3,6 +3,7 @@
 import dataclasses
 import re
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from attnlab.config.groups import GROUPS, HOWS, KEYS, having
@@ -11,6 +12,7 @@ from attnlab.config.plan import Options, Plan, address_of, ignored_keys, label_o
 from attnlab.config.signatures import complete, conforms, describe, parameters
 from attnlab.config.suggest import nearest
 from attnlab.config.targets import ConfigError, group_choices, locate
+from attnlab.config.teacher import find_teacher
 
 
 def check(cfg: Any, *, choices: Mapping[str, Any], overrides: Sequence[str] = ()) -> Plan:
@@ -25,6 +27,8 @@ def check(cfg: Any, *, choices: Mapping[str, Any], overrides: Sequence[str] = ()
     tree.pop("hydra", None)
     _check_options(tree)
     _check_keyed(tree)
+    teacher = find_teacher(tree["teacher"], outputs=Path(tree["paths"]["outputs"])) if tree["teacher"] is not None else None
+    tree["teacher"] = teacher and teacher.identity
     full, short = {}, {}
     for key, value in tree.items():
         if key == "optimizer":
@@ -36,7 +40,7 @@ def check(cfg: Any, *, choices: Mapping[str, Any], overrides: Sequence[str] = ()
     if not re.fullmatch(r"[\w.+=-]{1,80}", label):
         raise ConfigError(f"name={label}: use 1 to 80 letters, digits and . _ + = -")
     ignored = ignored_keys(full)
-    return Plan(full, short, label, address_of(short, ignored), ignored, tuple(overrides))
+    return Plan(full, short, label, address_of(short, ignored), ignored, tuple(overrides), teacher and teacher.path)
 
 
 def _check_options(tree: Mapping[str, Any]) -> None:

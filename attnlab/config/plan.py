@@ -27,6 +27,7 @@ class Options:
     retries: int = 0
     fail_fast: bool = False
     objective: str = "test/acc"
+    teacher: str | None = None
     allow_targets: list[str] = dataclasses.field(default_factory=list)
     paths: dict[str, str] = dataclasses.field(default_factory=dict)
 
@@ -35,7 +36,8 @@ class Options:
 class Plan:
     """A checked configuration, plain data: `full` goes into the record, `short` into the address, `label` into the folder's name.
 
-    address: eight hex digits over everything that can change the numbers. ignored: dotted keys that cannot.
+    address: eight hex digits over everything that can change the numbers. ignored: dotted keys that cannot. teacher: where the run or the
+    file that `teacher=` names was found; `full` and `short` have its identity.
     """
 
     full: dict[str, Any]
@@ -44,6 +46,7 @@ class Plan:
     address: str
     ignored: tuple[str, ...]
     overrides: tuple[str, ...] = ()
+    teacher: str | None = None
 
     @property
     def run_id(self) -> str:

@@ -13,7 +13,10 @@ from attnlab.config.targets import LIBRARIES, ConfigError, locate
 MARKS = ("_target_", "_partial_")
 
 # what the framework hands to a component when it calls it: never a config's to give
-GIVEN = ("shape", "num_classes", "dim", "params", "host", "read_shapes", "network", "total_steps", "steps_per_epoch")
+GIVEN = (
+    *("shape", "num_classes", "dim", "params", "host", "read_shapes", "network", "total_steps", "steps_per_epoch"),
+    *("student_shapes", "teacher_shapes", "make_peer"),
+)
 
 
 def parameters(target: Any) -> dict[str, inspect.Parameter]:

@@ -6,6 +6,7 @@ import math
 
 from attnlab.config.plan import Plan
 from attnlab.pipeline.factory import make_data, make_heads, make_learner, make_settings
+from attnlab.pipeline.teacher import make_teacher
 
 log = logging.getLogger("attnlab")
 
@@ -20,7 +21,7 @@ def dry_run(plan: Plan) -> None:
     settings = make_settings(plan)
     settings.apply()
     data = make_data(plan)
-    learner = make_learner(plan, data, settings).to(settings.device)
+    learner = make_learner(plan, data, settings, teacher=make_teacher(plan, data, settings)).to(settings.device)
     heads = make_heads(plan, data, settings)
     loader = data.train_loader(settings.device)
     learner.steps_per_epoch = len(loader)

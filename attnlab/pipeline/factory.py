@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from attnlab.config.asking import given
+from attnlab.config.asking import asked, given
 from attnlab.config.build import build, checked
 from attnlab.config.groups import having
 from attnlab.config.optimizer import split
@@ -16,14 +16,13 @@ from attnlab.config.plan import Plan
 from attnlab.config.targets import ConfigError
 from attnlab.data.base import ImageData
 from attnlab.network import FEATURES, Network
-from attnlab.placement.places import places_of
+from attnlab.placement.places import Place, places_of, shapes_by_place
 from attnlab.training.param_groups import grouped, parameter_groups
 from attnlab.training.settings import Settings
 
 if TYPE_CHECKING:
-    from attnlab.network import Output
-    from attnlab.training.epoch import Batch
     from attnlab.training.learner import Learner
+    from attnlab.training.teacher import Teacher
 
 log = logging.getLogger("attnlab")
 
@@ -45,10 +44,12 @@ def make_learner(
     settings: Settings | None = None,
     *,
     callbacks: Mapping[str, Any] | None = None,
-    teacher: "Callable[[Batch], Output] | None" = None,
+    teacher: "Teacher | None" = None,
+    trains: bool = True,
 ) -> "Learner":
     """Network, loss, algorithm, callbacks, optimizer and schedule of a plan; `callbacks` are further ones, by name.
 
+    trains: False for a trained network that is only looked at: no distillation terms, so no teacher.
     The backbone is initialised first, so runs of one seed share it.
     """
     from attnlab.training.learner import Learner  # Lightning: only once the data is known to be there
@@ -58,19 +59,10 @@ def make_learner(
     settings = settings or make_settings(plan)
     offers = offers_of(data, settings)
     seed_all(full["seed"])
-    backbone = checked(build(full["model"], allow=allow, where="model"), where="model")(num_classes=data.num_classes, shape=data.shape)
-    shapes = places_of(backbone, data.shape)
-    placements, penalties = {}, {}
-    for group in having(placed=True):
-        for name, entry in build(full[group], allow=allow, where=group).items():
-            if name in placements or name in penalties:
-                raise ConfigError(f"{group}.{name}: another component has this name; rename one")
-            if "penalty" in entry:
-                penalties[name] = entry["penalty"]
-            else:
-                placements[name] = entry
-    network = Network(backbone, placements, shape=data.shape, num_classes=data.num_classes, offers=offers, where="{attention,regularizer}")
-    network.to(memory_format=torch.channels_last)
+    placements, penalties = make_placements(plan)
+    network, shapes = make_network(plan, data, offers, placements)
+    if full["distillation"] and trains and (mixing := [name for name, entry in placements.items() if entry.get("writes")]):
+        raise ConfigError(f"{mixing[0]} mixes images in the network, and a teacher sees them unmixed; drop {mixing[0]} or distillation")
     for placement in network.placed.placements:
         log.info("%s %s %s (%s)", placement.name, placement.how, placement.place, " x ".join(map(str, placement.shape)))
 
@@ -87,14 +79,19 @@ def make_learner(
     if groups:
         model = nn.ModuleDict({"network": network, "loss": loss})  # the names of the checkpoint
         optimizer = functools.partial(grouped, optimizer, parameter_groups(model, network.placed, groups, optimizer=optimizer))
-    terms = penalties | make_all(plan, "distillation", offers)
+    pair = {"student_shapes": shapes_by_place(shapes), "teacher_shapes": teacher.shapes if teacher else {}}
+    pair["make_peer"] = lambda: make_network(plan, data, offers, placements)[0]
+    distillation = make_all(plan, "distillation", offers | pair) if trains else {}
+    terms = penalties | distillation
     own = make_all(plan, "callback", offers)
     for name, callback in own.items():
-        if missing := [split for split in getattr(callback, "needs", ()) if not data.has(split)]:
+        if trains and (missing := [split for split in getattr(callback, "needs", ()) if not data.has(split)]):
             raise ConfigError(f"callback={name} needs {missing[0]} images, and there are none; set data.{missing[0]}=0.1 to hold some out")
     algorithm = make(full["algorithm"], offers, allow=allow, where="algorithm")
     keep_places(network, {"loss": loss, "algorithm": algorithm, **terms, **own})
-    return Learner(
+    if teacher:
+        follow(teacher, distillation, data, alone=not {"teacher"} & {*asked(loss, skip=2), *getattr(algorithm, "asks", ())})
+    learner = Learner(
         network,
         loss,
         optimizer=checked(optimizer, where="optimizer"),
@@ -107,6 +104,47 @@ def make_learner(
         seed=full["seed"],
         training=plan.training,
     )
+    if teacher and "teacher" not in learner.asks:
+        raise ConfigError(f"teacher={full['teacher']}: nothing in this run follows it; add distillation=kd, or drop the teacher")
+    return learner
+
+
+def make_placements(plan: Plan) -> tuple[dict[str, Mapping[str, Any]], dict[str, Callable[[Network], torch.Tensor]]]:
+    """The components of a plan by name: what is placed in the network, and penalties on its weights."""
+    placements, penalties = {}, {}
+    for group in having(placed=True):
+        for name, entry in build(plan.full[group], allow=plan.allow, where=group).items():
+            if name in placements or name in penalties:
+                raise ConfigError(f"{group}.{name}: another component has this name; rename one")
+            if "penalty" in entry:
+                penalties[name] = entry["penalty"]
+            else:
+                placements[name] = entry
+    return placements, penalties
+
+
+def make_network(
+    plan: Plan, data: ImageData, offers: Mapping[str, Any], placements: Mapping[str, Mapping[str, Any]]
+) -> tuple[Network, dict[str, Place]]:
+    """A network with what is placed in it, its weights from the present state of the generator, and the places of its backbone."""
+    model = checked(build(plan.full["model"], allow=plan.allow, where="model"), where="model")
+    backbone = model(num_classes=data.num_classes, shape=data.shape)
+    places = places_of(backbone, data.shape)
+    options = {"shape": data.shape, "num_classes": data.num_classes, "offers": offers, "where": "{attention,regularizer}"}
+    return Network(backbone, placements, **options).to(memory_format=torch.channels_last), places
+
+
+def follow(teacher: "Teacher", terms: Mapping[str, Any], data: ImageData, *, alone: bool) -> None:
+    """Have a teacher give what the terms need: places that they name, or logits once for all where they are all that is asked of it.
+
+    alone: nothing but the terms asks for it.
+    """
+    for name, term in terms.items():
+        if places := getattr(term, "teacher_places", None):
+            teacher.keep(list(places), where=f"distillation.{name}.teacher_places")
+    fixed = not (data.crop or data.flip or data.min_scale)
+    if alone and terms and fixed and all(getattr(term, "logits_only", False) for term in terms.values()):
+        teacher.remember(functools.partial(data.eval_loader, "train"), len(data.split("train")), num_classes=data.num_classes)
 
 
 def offers_of(data: ImageData, settings: Settings) -> dict[str, Any]:

@@ -13,7 +13,6 @@ from attnlab.config.targets import ConfigError
 from attnlab.data.base import ImageData
 from attnlab.evaluation.ensemble import Ensemble, Renormalised
 from attnlab.evaluation.stages import Stages
-from attnlab.network import Network
 from attnlab.pipeline.factory import make_data, make_heads, make_learner, make_settings
 from attnlab.records.checkpoint import read_checkpoint
 from attnlab.records.provenance import started
@@ -39,16 +38,16 @@ class Trained:
         names = ", ".join(classes[:3]) + ", ..." * (len(classes) > 3)
         return f"{len(classes)} classes ({names}) of {shape}"
 
-    def network(self, data: ImageData) -> Network:
-        """With the run's weights, on the CPU."""
-        learner = make_learner(self.plan, data)
+    def network(self, data: ImageData) -> nn.Module:
+        """What the run tested, with its weights, on the CPU."""
+        learner = make_learner(self.plan, data, trains=False)
         record = Record(self.folder)
         if not record.checkpoint_path.exists():
             raise ValueError(f"{record.checkpoint_path}: is missing, so there is no network to evaluate")
         owners = (self.stored.get("training"), record.address)
         checkpoint = read_checkpoint(record.checkpoint_path, owners, learner.state_dict())
-        learner.load_state_dict(checkpoint["state_dict"])
-        return learner.network
+        learner.restore(checkpoint)
+        return learner.tested()
 
 
 class Evaluation(Stages):

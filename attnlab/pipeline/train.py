@@ -22,6 +22,7 @@ from attnlab.config.targets import ConfigError
 from attnlab.data.base import ImageData
 from attnlab.evaluation.stages import Stages
 from attnlab.pipeline.factory import make_data, make_heads, make_learner, make_settings
+from attnlab.pipeline.teacher import make_teacher
 from attnlab.records.checkpoint import read_checkpoint
 from attnlab.records.lookup import record_of, report, skip
 from attnlab.records.provenance import started
@@ -101,7 +102,8 @@ def _worker(plan: Plan, record: Record) -> None:
     """A further process of trainer=ddp: trains along, and leaves the record to the first, who has looked at the checkpoint."""
     path = record.checkpoint_path
     data, settings = make_data(plan), make_settings(plan)
-    fit(make_learner(plan, data, settings, callbacks={"history": History()}), data, settings, plan=plan, path=path, resume=path.exists())
+    learner = make_learner(plan, data, settings, callbacks={"history": History()}, teacher=make_teacher(plan, data, settings))
+    fit(learner, data, settings, plan=plan, path=path, resume=path.exists())
 
 
 class Run(Stages):
@@ -157,7 +159,8 @@ class Run(Stages):
         callbacks: dict[str, Any] = {"history": History(self.on_row)}
         if self.data.has("val"):
             callbacks["validation"] = Validation(self.validate, epochs=self.settings.val_every)
-        self.learner = make_learner(self.plan, self.data, self.settings, callbacks=callbacks)
+        teacher = make_teacher(self.plan, self.data, self.settings)
+        self.learner = make_learner(self.plan, self.data, self.settings, callbacks=callbacks, teacher=teacher)
         self.network = self.learner.network
         self.heads = make_heads(self.plan, self.data, self.settings)
         self.result |= {

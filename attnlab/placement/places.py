@@ -54,6 +54,12 @@ def places_of(model: nn.Module, shape: Shape) -> dict[str, Place]:
     return {name: place for name, place in places.items() if place.start >= 0}
 
 
+def shapes_by_place(places: dict[str, Place]) -> dict[str, Shape]:
+    """{name: shape of its output} in the order of the pass, of the places that give one tensor of one shape."""
+    found = {name: next(iter(place.outputs)) for name, place in places.items() if len(place.outputs) == 1}
+    return {name: found[name] for name in sorted(found, key=lambda name: places[name].end) if found[name] is not None}
+
+
 def shape_of(value: Any) -> Shape | None:
     return tuple(value.shape[1:]) if isinstance(value, Tensor) else None
 

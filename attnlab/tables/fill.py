@@ -10,18 +10,18 @@ from attnlab.records.record import FINISHED
 from attnlab.tables import statistics
 from attnlab.tables.footnotes import footnotes
 from attnlab.tables.model import Cell, RunOfCell, Table
-from attnlab.tables.plan_cache import plans_of
 from attnlab.tables.spec import SOURCES, Line, Spec, Wanted, departures
+from attnlab.tables.teachers import compose_table
 
 
 def wanted(spec: Spec, overrides: Sequence[str], seeds: Sequence[int]) -> tuple[list[Wanted], str | None]:
     """Every cell with its plans, and the variant's label: None where the overrides leave all addresses as they are."""
     cells = [(row, column) for row in spec.rows for column in spec.columns]
-    base = [spec.overrides(row, column) for row, column in cells]
-    plans = plans_of([[*words, *overrides] for words in base], seeds)
+    base = {(row.label, column.label): spec.overrides(row, column) for row, column in cells}
+    plans = list(compose_table({place: [*words, *overrides] for place, words in base.items()}, seeds).values())
     if not overrides:
         return [Wanted(row, column, tuple(group), ()) for (row, column), group in zip(cells, plans, strict=True)], None
-    own = plans_of(base, seeds[:1])
+    own = list(compose_table(base, seeds[:1]).values())
     _refuse_merged(spec, cells, [group[0].address for group in plans], [group[0].address for group in own])
     found = []
     for (row, column), group, (first, *_) in zip(cells, plans, own, strict=True):

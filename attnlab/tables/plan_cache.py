@@ -21,7 +21,8 @@ from attnlab.records.provenance import versions
 from attnlab.tables import cache as table_cache
 
 PACKAGE = Path(__file__).parents[1]
-ELSEWHERE = re.compile(r"\$\{\s*[\w.]+\s*:|searchpath")  # a resolver (oc.env) or a folder of configs that is not watched here
+# a resolver (oc.env), a folder of configs, or a run or file that is a teacher: not watched here
+ELSEWHERE = re.compile(r"\$\{\s*[\w.]+\s*:|searchpath|^\+*teacher=(?!training:|null)")
 STARTED = time.time() - 1.0
 
 

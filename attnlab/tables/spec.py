@@ -62,7 +62,7 @@ class Spec:
         return [*self.common, *column.overrides, *row.overrides, *self.cells.get((row.label, column.label), ())]
 
     def only(self, rows: Sequence[str] | None, columns: Sequence[str] | None) -> "Spec":
-        """The table without the rows and columns that are not named."""
+        """The table without the rows and columns that are not named; a row keeps the one that is its teacher."""
         chosen = {}
         for kind, labels, lines in (("rows", rows, self.rows), ("columns", columns, self.columns)):
             known = [line.label for line in lines]
@@ -70,8 +70,20 @@ class Spec:
                 if label not in known:
                     raise ConfigError(f"{kind}: table {self.name} has no {label!r}; {nearest(label, known)}")
             chosen[kind] = tuple(line for line in lines if labels is None or line.label in labels)
+        for _ in self.rows:  # a teacher may have a teacher
+            teachers = {teacher_row(self.overrides(row, column)) for row in chosen["rows"] for column in chosen["columns"]}
+            chosen["rows"] = tuple(line for line in self.rows if line in chosen["rows"] or line.label in teachers)
         baseline = self.baseline if any(line.label == self.baseline for line in chosen["rows"]) else None
         return dataclasses.replace(self, **chosen, baseline=baseline)
+
+
+TEACHER = "teacher=@"
+
+
+def teacher_row(words: Sequence[str]) -> str | None:
+    """The row that the last `teacher=` of some overrides names as `teacher=@ROW`, if it does."""
+    given = [text for word in words if (text := word.lstrip("+")).startswith("teacher=")]
+    return given[-1].removeprefix(TEACHER) if given and given[-1].startswith(TEACHER) else None
 
 
 def table_names() -> list[str]:

@@ -15,6 +15,7 @@ from attnlab.records.index import Records
 from attnlab.records.record import FINISHED, RUNNING
 from attnlab.tables.model import RunOfCell, Table
 from attnlab.tables.spec import Wanted
+from attnlab.tables.teachers import waves
 
 log = logging.getLogger("attnlab")
 
@@ -154,10 +155,16 @@ def job(plan: Plan) -> float | None:
 
 
 def run(jobs: Sequence[Todo], *, outputs: Path, launcher: Sequence[str] = ()) -> int:
-    """Run the jobs as one sweep through the launcher that the words choose (hydra/launcher=..., hydra.launcher...); how many failed."""
+    """Run the jobs as a sweep through the launcher that the words choose (hydra/launcher=..., hydra.launcher...); how many failed.
+
+    Where some are the teachers of others, those are a sweep before.
+    """
     from attnlab.sweeps import sweep
 
-    where = f"paths.outputs={outputs}"
+    where, failed = f"paths.outputs={outputs}", 0
     with contextlib.redirect_stdout(sys.stderr):
-        done = sweep.launch([[*todo.plan.overrides, where] for todo in jobs], options=[*launcher, where], job=job)
-    return sum(one.outcome == sweep.FAILED for one in done)
+        for wave in waves([todo.plan for todo in jobs]):
+            words = [[*jobs[index].plan.overrides, where] for index in wave]
+            done = sweep.launch(words, options=[*launcher, where], job=job)
+            failed += sum(one.outcome == sweep.FAILED for one in done)
+    return failed

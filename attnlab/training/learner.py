@@ -17,6 +17,8 @@ from attnlab.training.epoch import Batch, EpochSums
 from attnlab.training.seeding import random_state, restore_random_state, seed_all
 from attnlab.training.settings import Settings
 
+TERMS = "term_modules."  # parameters of loss terms: trained with the network, no part of it
+
 
 class Learner(pl.LightningModule):
     """Trains `network`: `terms = loss(out, target)`, `.penalty` of placed modules, `terms` by name; their sum is the loss.
@@ -73,7 +75,7 @@ class Learner(pl.LightningModule):
         self.set_callbacks(callbacks or {})
 
         self.asks = {name for names in (self.loss_asks, *(names for *_, names in self.further_terms)) for name in names}
-        for part in (*self.modules(), self.algorithm, *self.callbacks.values()):
+        for part in (*self.modules(), self.algorithm, *self.callbacks.values(), self.teacher):
             self.asks |= set(getattr(part, "asks", ()))
         if "progress" in self.asks:
             self.register_buffer("progress", torch.zeros(()), persistent=False)
@@ -121,7 +123,8 @@ class Learner(pl.LightningModule):
 
     def restore(self, checkpoint: Mapping[str, Any]) -> None:
         """What a checkpoint holds of the trained network and of callbacks and algorithm, for testing: see `tested`."""
-        self.load_state_dict(checkpoint["state_dict"])
+        own = self.state_dict()  # of a network that is only looked at: without the terms that it was trained by
+        self.load_state_dict({name: value for name, value in checkpoint["state_dict"].items() if name in own or not name.startswith(TERMS)})
         self.on_load_checkpoint(checkpoint)
         self.prepare(self.saved_states)
 

@@ -37,6 +37,23 @@ def cases() -> list[str]:
     return [f"{group}={choice}" for group in GROUPS for choice in group_choices(group)]
 
 
+@pytest.fixture(scope="module")
+def teacher(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Weights of the network that the cases of distillation train; its batch norms have seen the data."""
+    from attnlab.pipeline.factory import make_data, make_learner
+
+    plan = compose([*SMALL, *NARROW, "seed=1"])
+    data = make_data(plan)
+    network = make_learner(plan, data).network.train()
+    with torch.no_grad():
+        for _ in range(10):
+            for x, *_ in data.train_loader("cpu"):
+                network(x)
+    path = tmp_path_factory.mktemp("teacher") / "weights.pt"
+    torch.save(network.state_dict(), path)
+    return path
+
+
 def overrides(case: str) -> list[str]:
     group, _, choice = case.partition("=")
     needs = NEEDS.get(case, LTPA if case.startswith("attention=ltpa") else [] if group == "model" else NARROW)
@@ -99,10 +116,12 @@ def no_host_reads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 @pytest.mark.parametrize("case", cases())
-def test_two_steps(case: str, tmp_path: Path, no_host_reads: list[list[str]]) -> None:
+def test_two_steps(case: str, tmp_path: Path, no_host_reads: list[list[str]], request: pytest.FixtureRequest) -> None:
     from attnlab.pipeline.dry_run import dry_run
 
     words = overrides(case)
+    if case.startswith("distillation=") and case not in ("distillation=none", "distillation=dml"):
+        words = [*words, f"teacher={request.getfixturevalue('teacher')}"]
     if case == "trainer=gpu" and not torch.cuda.is_available():
         with pytest.raises(ValueError, match="sees no GPU here; use trainer=auto"):
             dry_run(compose([text for text in words if text != "trainer.accelerator=cpu"]))

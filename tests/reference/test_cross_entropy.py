@@ -66,3 +66,11 @@ def test_traces(batch):
 def test_smoothing_out_of_range(value):
     with pytest.raises(ValueError, match=r"label_smoothing must be in \[0, 1\]"):
         CrossEntropy(5, 7, label_smoothing=value)
+
+
+def test_weight_multiplies_the_loss() -> None:
+    out, y = Output(torch.randn(5, 3), None, None), torch.tensor([0, 1, 2, 0, 1])
+    whole = CrossEntropy(3, 4)(out, y)["ce"]
+    torch.testing.assert_close(CrossEntropy(3, 4, weight=0.1)(out, y)["ce"], 0.1 * whole)
+    with pytest.raises(ValueError, match="weight must be 0 or more, got -1"):
+        CrossEntropy(3, 4, weight=-1)

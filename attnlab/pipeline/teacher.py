@@ -1,0 +1,109 @@
+"""Teacher: the network that `teacher=` names, built from its record and loaded for training another."""
+
+import json
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from attnlab.config.checks import check
+from attnlab.config.plan import Plan, outputs
+from attnlab.config.targets import ConfigError
+from attnlab.config.teacher import TRAINING, trained
+from attnlab.data.base import ImageData
+from attnlab.evaluation.ensemble import Renormalised
+from attnlab.network import Network
+from attnlab.pipeline.factory import make_learner
+from attnlab.placement.places import places_of, shapes_by_place
+from attnlab.records.checkpoint import inspect_checkpoint
+from attnlab.training.settings import Settings
+from attnlab.training.teacher import Teacher
+
+log = logging.getLogger("attnlab")
+
+
+def make_teacher(plan: Plan, data: ImageData, settings: Settings) -> Teacher | None:
+    """The teacher of a plan, or None; what it tested (an average of its weights, its best epoch) is what teaches.
+
+    To be called before the student's `make_learner`, which seeds. ConfigError, one line: it is not there or not finished, its classes or
+    images are others, its weights do not fit.
+    """
+    identity = plan.full["teacher"]
+    if identity is None:
+        return None
+    network, who = _of_run(plan, data) if identity.startswith(TRAINING) else _of_weights(plan, data)
+    inner = network.network if isinstance(network, Renormalised) else network
+    if not isinstance(inner, Network):
+        raise ConfigError(f"teacher={who}: is a {type(inner).__name__}, and only a single network can teach")
+    shapes = shapes_by_place(places_of(inner.backbone, data.shape))
+    inner.placed.store.values.clear()
+    log.info("the teacher is %s", who)
+    return Teacher(network, shapes=shapes, autocast=settings.autocast())
+
+
+def _of_run(plan: Plan, data: ImageData) -> tuple[nn.Module, str]:
+    identity = plan.full["teacher"]
+    address = identity.removeprefix(TRAINING)
+    folder = Path(plan.teacher) if plan.teacher else trained(address, outputs(plan))
+    if folder is None:
+        raise ConfigError(f"teacher={identity}: no finished run in {outputs(plan) / 'runs'} has this training; train the teacher first")
+    where = f"teacher={folder}"
+    try:
+        stored = json.loads((folder / "result.json").read_text())
+        config, told = dict(stored["config"]), stored["data"]
+        shape, classes, moments = tuple(told["shape"]), list(told["classes"]), (list(told["mean"]), list(told["std"]))
+        config |= {"allow_targets": list(plan.allow), "paths": dict(plan.full["paths"])}  # a record permits nothing
+        own = check(config, choices={}, overrides=())
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        reason = f"{type(error).__name__}: {error}" if not isinstance(error, ConfigError) else str(error)
+        raise ConfigError(f"{where}: its record cannot be read ({' '.join(reason.split())})") from error
+    if (shape, classes) != (data.shape, list(data.classes)):
+        ours, theirs = _what(data.shape, list(data.classes)), _what(shape, classes)
+        raise ConfigError(f"{where}: learned {theirs}, and this run learns {ours}; a teacher has the student's classes and shape")
+    learner, path = make_learner(own, data, trains=False), folder / "last.ckpt"
+    checkpoint, wrong = inspect_checkpoint(path, (address,), learner.state_dict()) if path.exists() else ({}, "is missing")
+    if wrong:
+        raise ConfigError(f"{where}: its last.ckpt {wrong}")
+    learner.restore(checkpoint)
+    network = learner.tested()
+    given = (list(data.mean), list(data.std))
+    return network if given == moments else Renormalised(network, given=given, learned=moments), folder.name
+
+
+def _of_weights(plan: Plan, data: ImageData) -> tuple[nn.Module, str]:
+    """Weights of the student's own architecture, for images normalised as the student's."""
+    if plan.teacher is None:
+        raise ConfigError(f"teacher={plan.full['teacher']}: give the file itself; it is known by its contents only")
+    network = make_learner(plan, data, trains=False).network
+    state = _weights(Path(plan.teacher))
+    state = {key.removeprefix("network."): value for key, value in state.items() if not key.startswith(("loss.", "term_modules."))}
+    target = network if any(key.startswith("backbone.") for key in state) else network.backbone
+    own = target.state_dict()
+    for name in {**own, **state}:
+        if name not in own or name not in state or own[name].shape != state[name].shape:
+            raise ConfigError(f"teacher={plan.teacher}: does not fit this run's own network (at {name}); weights alone tell no other")
+    target.load_state_dict(state)
+    return network, plan.teacher
+
+
+def _weights(path: Path) -> Mapping[str, torch.Tensor]:
+    try:
+        if path.suffix == ".safetensors":
+            from safetensors.torch import load_file
+
+            return load_file(path)
+        state: Any = torch.load(path, map_location="cpu", weights_only=True)
+        state = state.get("state_dict", state)
+        if all(isinstance(value, torch.Tensor) for value in state.values()):
+            return state
+        raise ValueError("holds other things than tensors")
+    except Exception as error:  # zip, pickle, header and attribute errors of every kind
+        reason = " ".join(str(error).split(". ")[0].split())
+        raise ConfigError(f"teacher={path}: is no state dict that can be loaded ({reason or type(error).__name__})") from error
+
+
+def _what(shape: tuple[int, ...], classes: list[str]) -> str:
+    return f"{len(classes)} classes ({', '.join(classes[:3])}{', ...' * (len(classes) > 3)}) of {list(shape)}"

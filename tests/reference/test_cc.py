@@ -1,0 +1,27 @@
+"""Correlation congruence against RepDistiller's numbers, and its embeddings."""
+
+import itertools
+
+import pytest
+
+from attnlab.distillation.cc import CC, cc
+from tests.reference.distilled import NUMBERS, agrees, output
+
+
+def test_authors_numbers() -> None:
+    agrees("cc", lambda x: cc(x, NUMBERS["kd_et9"]), "kd_es")
+
+
+def test_equals_a_loop() -> None:
+    delta = (NUMBERS["kd_es"] - NUMBERS["kd_et9"]).abs().tolist()
+    sums = [sum(a * b for a, b in zip(one, two, strict=True)) for one, two in itertools.pairwise(delta)]
+    assert float(cc(NUMBERS["kd_es"], NUMBERS["kd_et9"])) == pytest.approx(sum(sums) / len(sums), rel=1e-12)
+
+
+def test_the_term_embeds_both_and_learns_to() -> None:
+    term = CC({"features": (9,)}, {"features": (11,)}, dim_embedded=4).double()
+    term(output(features=NUMBERS["kd_es"]), output(features=NUMBERS["kd_et"])).backward()
+    assert {tuple(p.shape) for p in term.parameters()} == {(4, 9), (4, 11), (4,)}
+    assert all(p.grad.abs().sum() > 0 for p in term.parameters())
+    with pytest.raises(ValueError, match="dim_embedded must be at least 1, got 0"):
+        CC({"features": (9,)}, {"features": (11,)}, dim_embedded=0)

@@ -43,7 +43,7 @@ def dry_run(plan: Plan) -> None:
         log.info("test  ok  %d images", len(bank.labels))
         if heads and data.ood:
             foreign = {name: list(itertools.islice(data.eval_loader(name, settings.device), 1)) for name in data.ood}
-            _, _, errors = evaluate_heads(learner.network, heads, list(itertools.islice(loader, 16)), test, foreign, test_bank=bank)
+            _, _, errors = evaluate_heads(learner.network, heads, list(itertools.islice(loader, 16)), test, foreign, banks={"test": bank})
             if errors:
                 raise ValueError("; ".join(f"ood.{name}: {message}" for name, message in errors.items()))
             log.info("ood   ok  %s on %s", ", ".join(heads), ", ".join(data.ood))

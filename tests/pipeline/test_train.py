@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from attnlab.evaluation.stages import Stages
 
 from attnlab.config.compose import compose
 from attnlab.evaluate import evaluate
-from attnlab.evaluation.stages import Stages
 from attnlab.pipeline.train import train
 from tests import ROOT
 from tests.conftest import POINTS

@@ -142,6 +142,7 @@ def test_force_keeps_the_old_record_beside(run) -> None:
 
 def test_a_stage_that_fails_loses_nothing_and_the_repeat_does_not_train_again(run, monkeypatch: pytest.MonkeyPatch) -> None:
     from attnlab.evaluation.stages import Stages
+
     from attnlab.training.learner import Learner
 
     def ood(self: Stages) -> None:

@@ -1,4 +1,4 @@
-"""`python -m attnlab.evaluate run=RUN [evaluator=[...]] [explainer=[...]] [ood=[...]] [data...]`: evaluate a finished run, without training.
+"""`python -m attnlab.evaluate run=RUN [evaluator=[...]] [explainer=[...]] [ood=[...]] [data...]`: evaluate a finished run again.
 
 Tests the run's own network and runs evaluators on it: other evaluators, explainers or OOD heads than its own, or other data of the same
 shape and classes. What comes out is written to RUN/evaluations/<address>/result.json; the run's own record is not touched.

@@ -103,8 +103,8 @@ class Explanations:
         return maps_N1HW
 
     def note(self, map_11HW: Tensor, box_14: Tensor, height: int, width: int) -> str:
-        """The scores of one image, for the picture."""
+        """The score of one image, for the picture."""
         found = localisation_metrics(map_11HW.clamp(min=0), box_14, height, width)
         if "map_iou" not in found:
             return ""
-        return f"IoU {found['map_iou']:.2f}, energy {found['energy']:.2f}"
+        return f"IoU {found['map_iou']:.2f}"

@@ -222,7 +222,7 @@ class Run:
         return read_checkpoint(path, owners, self.learner.state_dict()) if path.exists() else None
 
     def trained_elsewhere(self) -> dict[str, Any] | None:
-        """The last checkpoint of a run that differs from this one in what is asked after training alone: what it has learned is what this would."""
+        """The last checkpoint of a run that differs from this one in what is asked of it afterwards alone: it has learned the same."""
         found = None if self.plan.full["force"] else self.record.trained_elsewhere(self.plan.training)
         if not found:
             return None

@@ -17,7 +17,6 @@ from attnlab.evaluation.ensemble import Ensemble, Renormalised
 from attnlab.evaluation.runner import ResultWriter, run_evaluators
 from attnlab.evaluation.scores import FILE, load_scores, origin_of
 from attnlab.evaluation.trained import Trained
-from attnlab.network import Network
 from attnlab.pipeline.factory import make_data, make_evaluators, make_explainers, make_heads, make_learner, make_settings
 from attnlab.records.checkpoint import read_checkpoint
 from attnlab.records.lookup import log_summary
@@ -46,16 +45,16 @@ class FinishedRun:
         names = ", ".join(classes[:3]) + ", ..." * (len(classes) > 3)
         return f"{len(classes)} classes ({names}) of {shape}"
 
-    def network(self, data: ImageData) -> Network:
-        """With the run's weights, on the CPU."""
+    def network(self, data: ImageData) -> nn.Module:
+        """What the run tested (its averaged weights, say), on the CPU."""
         learner = make_learner(self.plan, data)
         record = Record(self.folder)
         if not record.checkpoint_path.exists():
             raise ValueError(f"{record.checkpoint_path}: is missing, so there is no network to evaluate")
         owners = (self.stored.get("training"), record.run_id.rpartition("-")[2])
         checkpoint = read_checkpoint(record.checkpoint_path, owners, learner.state_dict())
-        learner.load_state_dict(checkpoint["state_dict"])
-        return learner.network
+        learner.restore(checkpoint)
+        return learner.tested()
 
 
 class Reevaluation:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Protocol
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from attnlab.evaluation.classification import Classification
 from attnlab.evaluation.scores import FILE, ScoresFile
@@ -98,24 +98,28 @@ def merge(metrics: dict[str, float], found: Any, name: str) -> None:
 def unchanged(network: nn.Module) -> Iterator[None]:
     """Puts the weights, buffers, modes and requires_grad of `network` back as they were. ValueError: weights or buffers had been changed.
 
-    A change is seen by PyTorch's version counters, so nothing is compared and the device is not read.
+    Values are compared: PyTorch's version counters do not see what BatchNorm in training mode does to its statistics.
     """
     network.eval()
     asked = {parameter: parameter.requires_grad for parameter in network.parameters()}
     tensors = [*network.parameters(), *network.buffers()]
-    before = [(tensor, tensor._version, tensor.detach().clone()) for tensor in tensors]
+    before = [(tensor, tensor.detach().clone()) for tensor in tensors]
     try:
         yield
     finally:
         network.eval()
         for parameter, wanted in asked.items():
             parameter.requires_grad_(wanted)
-        changed = [copy for copy in before if copy[0]._version != copy[1]]
         with torch.no_grad():
-            for tensor, _, value in changed:
+            changed = [(tensor, value) for tensor, value in before if not _same(tensor, value)]
+            for tensor, value in changed:
                 tensor.copy_(value)
     if changed:
         raise ValueError(f"changed {len(changed)} of the network's {len(tensors)} weights and buffers; they were put back")
+
+
+def _same(one: Tensor, other: Tensor) -> bool:
+    return torch.equal(one, other) or bool(((one == other) | (one.isnan() & other.isnan())).all())
 
 
 @contextlib.contextmanager

@@ -90,7 +90,7 @@ def load_scores(path: Path) -> Scores:
     if not path.exists():
         return Scores()
     try:
-        with np.load(path, allow_pickle=False) as stored:
+        with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as stored:
             arrays = {name: stored[name] for name in stored.files}
         if str(arrays.pop("digest")) != digest_of(arrays.items()):
             raise ValueError("the arrays are not those that were written")

@@ -1,10 +1,12 @@
-"""The figures of a run, one formula each: OOD ranking (scores: larger = more OOD) and classification (logits, labels).
+"""The figures of a run, one formula each: OOD ranking (scores: larger = more OOD), classification, calibration
+and selective prediction (logits, labels).
 
 Legend: N samples, K classes. Every function takes tensors, arrays or lists, on any device, and returns a Python float; rates are fractions.
 
 Rankings are done in fp64 on the scores as given, whatever their range: no metric here squashes a score into [0, 1].
 """
 
+import math
 from typing import Any
 
 import numpy as np
@@ -109,6 +111,56 @@ def ece(scores: Any, labels: Any, *, bins: int = 15, probs: bool | None = None) 
     return float(torch.zeros(bins, dtype=torch.float64).index_add_(0, bin_N, gap_N).abs().sum() / len(labels_N))
 
 
+def adaptive_ece(logits: Any, labels: Any, *, bins: int = 15) -> float:
+    """ECE over bins of equal mass (Nguyen and O'Connor, 1508.05154): sum_b |B_b| / N * |accuracy(B_b) - confidence(B_b)|, in [0, 1].
+
+    The samples in order of confidence (the largest softmax probability) are cut into `bins` groups whose sizes differ by one at most, the
+    less confident ones larger. Samples of equal confidence share their mean correctness (our reading), so their order changes nothing.
+    logits (N, K), labels (N,) in [0, K). Raises ValueError: as the other classification metrics; `bins` below 1.
+    """
+    if bins < 1:
+        raise ValueError(f"bins must be at least 1, got {bins}")
+    confidence_N, error_N = _by_confidence(logits, labels)
+    gap_N = ((1 - error_N) - confidence_N).flip(0)
+    return sum(abs(float(part.sum())) for part in gap_N.tensor_split(bins)) / len(gap_N)
+
+
+def classwise_ece(logits: Any, labels: Any, *, bins: int = 15) -> float:
+    """Class-wise ECE (Kull et al., 1910.12656): 1 / K sum_k sum_b |B_bk| / N * |share of class k in B_bk - mean p_k in B_bk|, in [0, 1].
+
+    Bin b of class k holds the samples with p_k in ((b - 1) / bins, b / bins], the first one 0 too. logits (N, K), labels (N,) in [0, K).
+    Raises ValueError: as the other classification metrics; `bins` below 1.
+    """
+    if bins < 1:
+        raise ValueError(f"bins must be at least 1, got {bins}")
+    logits_NK, labels_N = _classified(logits, labels)
+    probs_NK = logits_NK.softmax(1)
+    bin_NK = torch.bucketize(probs_NK, torch.linspace(0, 1, bins + 1, dtype=torch.float64)[1:-1])
+    gap_NK = torch.nn.functional.one_hot(labels_N, logits_NK.shape[1]) - probs_NK
+    gap_bK = torch.zeros(bins, logits_NK.shape[1], dtype=torch.float64).scatter_add_(0, bin_NK, gap_NK)
+    return float(gap_bK.abs().sum() / gap_NK.numel())
+
+
+def aurc(logits: Any, labels: Any) -> float:
+    """Area under the risk-coverage curve (Geifman et al., 1805.08206): 1 / N sum_i risk(i / N), in [0, 1], smaller is better.
+
+    risk(i / N) is the error rate among the i samples of largest softmax probability; equal ones share their mean error, which is what
+    they give in a random order on average. logits (N, K), labels (N,) in [0, K). Raises ValueError: as the other classification metrics.
+    """
+    return float(_risks(logits, labels).mean())
+
+
+def risk_at(logits: Any, labels: Any, coverage: float) -> float:
+    """The error rate among the ceil(coverage * N) most confident samples, in [0, 1]; see `aurc`.
+
+    Raises ValueError: as the other classification metrics; coverage outside (0, 1].
+    """
+    if not 0 < coverage <= 1:
+        raise ValueError(f"coverage must be in (0, 1], got {coverage}")
+    risk_N = _risks(logits, labels)
+    return float(risk_N[math.ceil(round(coverage * len(risk_N), 9)) - 1])
+
+
 def classification_metrics(logits: Any, labels: Any) -> dict[str, float]:
     """`acc`, `nll`, `ece` (15 bins) and `brier` of logits (N, K) and labels (N,)."""
     return {
@@ -117,6 +169,22 @@ def classification_metrics(logits: Any, labels: Any) -> dict[str, float]:
         "ece": ece(logits, labels, probs=False),
         "brier": brier(logits, labels),
     }
+
+
+def _by_confidence(logits: Any, labels: Any) -> tuple[Tensor, Tensor]:
+    """Confidence (N,), descending, and error (N,), 0 or 1, of each sample; samples of equal confidence share their mean error."""
+    logits_NK, labels_N = _classified(logits, labels)
+    confidence_N, predicted_N = logits_NK.softmax(1).max(1)
+    levels_L, level_N, count_L = confidence_N.unique(return_inverse=True, return_counts=True)
+    error_L = torch.zeros_like(levels_L).index_add_(0, level_N, (predicted_N != labels_N).double()) / count_L
+    order_N = level_N.sort(descending=True).values
+    return levels_L[order_N], error_L[order_N]
+
+
+def _risks(logits: Any, labels: Any) -> Tensor:
+    """The error rate among the i most confident samples, for i = 1 ... N."""
+    _, error_N = _by_confidence(logits, labels)
+    return error_N.cumsum(0) / torch.arange(1, len(error_N) + 1, dtype=torch.float64)
 
 
 def _tensor(values: Any) -> Tensor:

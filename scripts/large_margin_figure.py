@@ -44,7 +44,7 @@ def plane_of(overrides: list[str]) -> Plane:
     from attnlab.config.compose import compose
     from attnlab.ood.extract import extract
     from attnlab.pipeline.factory import make_data, make_settings
-    from attnlab.pipeline.reevaluate import Trained
+    from attnlab.pipeline.reevaluate import FinishedRun
     from attnlab.pipeline.train import train
     from attnlab.records.lookup import record_of
 
@@ -52,7 +52,7 @@ def plane_of(overrides: list[str]) -> Plane:
     train(plan)
     record, data, settings = record_of(plan), make_data(plan), make_settings(plan)
     stored = record.result()
-    network = Trained(record.folder, plan, stored).network(data).to(settings.device)
+    network = FinishedRun(record.folder, plan, stored).network(data).to(settings.device)
     with settings.autocast():
         bank = extract(network, data.eval_loader("test", settings.device))
     if bank.features.shape[1] != 2:

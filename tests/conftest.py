@@ -13,8 +13,9 @@ from pathlib import Path
 
 import pytest
 
-TINY = ["logger=none", "data.limit=64", "data.batch_size=16", "model.width=4", "trainer.max_epochs=2", "trainer.accelerator=cpu", "ood=msp"]
-POINTS = ["logger=none", "data=two_moons", "model=mlp2d", "data.num_train=64", "data.batch_size=16", "trainer.max_epochs=2", "ood=msp"]
+QUICK = ["logger=none", "data.batch_size=16", "trainer.max_epochs=2", "ood=msp", "evaluator=[ood,localisation]"]  # no pictures
+TINY = [*QUICK, "data.limit=64", "model.width=4", "trainer.accelerator=cpu"]
+POINTS = [*QUICK, "data=two_moons", "model=mlp2d", "data.num_train=64"]
 
 
 @pytest.fixture(autouse=True)

@@ -43,8 +43,9 @@ def check(cfg: Any, *, choices: Mapping[str, Any], overrides: Sequence[str] = ()
     return Plan(full, short, label, address_of(short, ignored), ignored, tuple(overrides), teacher and teacher.path)
 
 
-def _check_options(tree: Mapping[str, Any]) -> None:
-
+def _check_options(tree: dict[str, Any]) -> None:
+    for key in having(several=True, optional=True):
+        tree.setdefault(key, {})  # of `evaluator=[]`
     options = {field.name: field.type for field in dataclasses.fields(Options)}
     for key, value in tree.items():
         if group := GROUPS.get(key):

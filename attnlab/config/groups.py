@@ -13,7 +13,8 @@ HOWS = ("after", "before", "replace")
 class Group:
     """several: takes a list. placed: its components are put AT places of the network (or are penalties on its weights). optional: may be
     none. trains: can change the trained network. counts: can change a number, so that it is part of a run's address.
-    ordered: the order of several choices can matter. usual: the choice that a run's name need not say.
+    ordered: the order of several choices can matter. usual: the choice that a run's name need not say. asked_by: the evaluator that uses
+    what is chosen, and is added where it is not chosen itself.
     """
 
     name: str
@@ -24,6 +25,7 @@ class Group:
     counts: bool = True
     ordered: bool = False
     usual: str | None = None
+    asked_by: str | None = None
 
 
 GROUPS = {
@@ -42,7 +44,7 @@ GROUPS = {
         Group("trainer"),
         Group("ood", several=True, optional=True, trains=False),
         Group("evaluator", several=True, optional=True, trains=False),
-        Group("explainer", several=True, optional=True, trains=False),
+        Group("explainer", several=True, optional=True, trains=False, asked_by="attnlab.evaluation.explanations.Explanations"),
         Group("logger", optional=True, trains=False, counts=False),
     )
 }

@@ -15,7 +15,8 @@ class Ensemble(nn.Module):
 
     logits_BK = log( 1/M sum_m softmax(z_m(x)) ),  features_BD = the members' features side by side
 
-    So softmax(logits) is the mixture, and whatever reads an `Output` works on it unchanged: accuracy, NLL, calibration, OOD heads. Logits
+    So softmax(logits) is the mixture, and whatever reads an `Output` works on it unchanged: accuracy, NLL, calibration, OOD heads.
+    `members` of the Output are the members' own. Logits
     are float64 (float32 on a device without), features None if any member has none, fc and target None: there is no final layer that
     makes these logits of these features, so heads that need it (vim, react) refuse. The logits are normalised: the energy is 0 for every
     input, which that head refuses, and the maximum logit is the log of MSP. The order of members changes nothing but that of the features.
@@ -44,7 +45,7 @@ class Ensemble(nn.Module):
         logits_BK = log_p_MBK.logsumexp(0) - math.log(len(outs))
         features = [out.features for out in outs]
         side_by_side = None if any(one is None for one in features) else torch.cat([one.flatten(1) for one in features], 1)
-        return Output(logits_BK, side_by_side, None)
+        return Output(logits_BK, side_by_side, None, members=tuple(outs))
 
 
 class Renormalised(nn.Module):

@@ -6,9 +6,18 @@ pixels. Importing them imports neither matplotlib nor numpy: the first picture d
 """
 
 from attnlab.figures.attention import attention_grid
-from attnlab.figures.calibration import reliability
+from attnlab.figures.calibration import reliability, temperature_scaling
 from attnlab.figures.consistency import consistency_curves
 from attnlab.figures.curves import training_curves
+from attnlab.figures.explanations import explanation_grid
 from attnlab.figures.scores import score_histograms
 
-__all__ = ["attention_grid", "consistency_curves", "reliability", "score_histograms", "training_curves"]
+__all__ = [
+    "attention_grid",
+    "consistency_curves",
+    "explanation_grid",
+    "reliability",
+    "score_histograms",
+    "temperature_scaling",
+    "training_curves",
+]

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from attnlab.figures.style import FAINT, INK, QUIET, SKY, SMALL, VERMILION, WIDTH, array_of, axes_at, canvas, fit, inches, text_at
+from attnlab.figures.overlay import DASHED, colour_bar, coloured, heat_colours, image_at, outline_box, overlay
+from attnlab.figures.style import INK, QUIET, SKY, SMALL, VERMILION, WIDTH, array_of, canvas, fit, inches, text_at
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -32,8 +33,7 @@ def attention_grid(
     None, and no file, for data that are not images (a 2-d toy) or an empty batch. ValueError: not as many maps as images.
     """
     import numpy as np
-    from matplotlib import colormaps
-    from matplotlib.colors import ListedColormap, Normalize
+    from matplotlib.colors import Normalize
     from matplotlib.lines import Line2D
     from matplotlib.patches import Polygon
     from matplotlib.patheffects import withStroke
@@ -43,15 +43,14 @@ def attention_grid(
         return None
     if len(images_NCHW) != len(maps_N1HW):
         raise ValueError(f"as many maps as images are needed, got {len(maps_N1HW)} maps for {len(images_NCHW)} images")
-    number, channels, high, wide = images_NCHW.shape
-    images = array_of(images_NCHW[:, :3] if channels >= 3 else images_NCHW[:, :1]).transpose(0, 2, 3, 1) / 255
-    zoom = max(1, math.ceil(144 / max(high, wide)))  # small images are enlarged, so that the map over them is smooth
+    number, _, high, wide = images_NCHW.shape
+    images, zoom = coloured(images_NCHW)
     maps = F.interpolate(maps_N1HW.detach().cpu().float().nan_to_num(), (high * zoom, wide * zoom), mode="bilinear", align_corners=False)
     maps = maps[:, 0].numpy()
     low, peak = float(maps.min()), float(maps.max())
     if peak - low < 0.02:  # constant maps: stretching them would draw rounding errors
         low, peak = 0.0, max(1.0, peak)
-    scale, colours = Normalize(low, peak), ListedColormap(colormaps["inferno"](np.linspace(0, 0.92, 256)))
+    scale, colours = Normalize(low, peak), heat_colours()
 
     columns = max(1, min(columns, number))
     rows, margin, gap, line_height = math.ceil(number / columns), 0.1, 0.07, 0.135
@@ -61,7 +60,7 @@ def attention_grid(
     tall = min(cell * high / wide, 3 * cell)
     lines = max((str(title).count("\n") + 1 for title in titles or []), default=int(correct is not None))
     head = line_height * min(lines, 2) + 0.03 * (lines > 0)
-    step, dashed = head + 2 * tall + 0.04 + 0.12, (0, (3, 1.5))
+    step = head + 2 * tall + 0.04 + 0.12
     with canvas(path, across, margin + rows * step + 0.32) as figure:
         for i in range(number):
             left, up = (across - grid) / 2 + (i % columns) * (cell + gap), margin + (i // columns) * step
@@ -72,21 +71,13 @@ def attention_grid(
                 colour = VERMILION if wrong and said else QUIET if line else INK
                 shown = fit("✗ " * (wrong and said) + text, cell, SMALL)
                 text_at(figure, left, up + line_height * line, shown, fontsize=SMALL, color=colour)
-            image = np.broadcast_to(images[i], (high, wide, 3)).repeat(zoom, 0).repeat(zoom, 1)
-            # Grey beneath the colour: the picture is read from light and dark, the attention from the hue. Little attention dims.
-            share = np.asarray(scale(maps[i]))[..., None]
-            opacity = 0.3 + 0.35 * share
-            overlay = (1 - opacity) * (image @ [[0.299], [0.587], [0.114]]) + opacity * colours(share[..., 0])[..., :3]
-            for down, picture in ((head, image), (head + tall + 0.04, overlay)):
-                axes = axes_at(figure, left, up + down, cell, tall)
-                axes.imshow(picture.clip(0, 1), extent=(0, wide, high, 0), aspect="auto")
-                axes.set(xticks=[], yticks=[], xlim=(0, wide), ylim=(high, 0))
-                axes.grid(False)
-                axes.spines[:].set(visible=True, color=VERMILION if wrong else FAINT, linewidth=1.8 if wrong else 0.5)
+            image = images[i]
+            blended = overlay(image, np.asarray(scale(maps[i])), colours)
+            for down, picture in ((head, image), (head + tall + 0.04, blended)):
+                axes = image_at(figure, left, up + down, cell, tall, picture, extent=(0, wide, high, 0), framed=wrong)
+            if boxes_N4 is not None:
+                outline_box(axes, boxes_N4[i])
             stroke = [withStroke(linewidth=2.4, foreground="#000000a0")]
-            if boxes_N4 is not None and np.isfinite(box := array_of(boxes_N4[i])).all():
-                corners = [(box[0], box[1]), (box[2], box[1]), (box[2], box[3]), (box[0], box[3])]
-                axes.add_patch(Polygon(corners, fill=False, edgecolor=SKY, linewidth=1.3, linestyle=dashed, path_effects=stroke))
             if rectangles_N5 is not None and np.isfinite(rectangle := array_of(rectangles_N5[i])).all():
                 cx, cy, w, h, theta = rectangle
                 u, v = np.array([math.cos(theta), math.sin(theta)]) * w / 2, np.array([-math.sin(theta), math.cos(theta)]) * h / 2
@@ -96,13 +87,8 @@ def attention_grid(
 
         # What the lines and colours mean, in one row beneath.
         key, bottom = margin, margin + rows * step + 0.02
-        bar = axes_at(figure, across - key - 1.2, bottom + 0.04, 0.9, 0.09)
-        bar.imshow(colours(np.linspace(0, 1, 256))[None], aspect="auto", extent=(0, 1, 0, 1))
-        bar.set(xticks=[], yticks=[])
-        bar.spines[:].set_visible(False)
-        for left, side, text in ((across - key - 1.25, "right", f"attention {low:.2f}"), (across - key - 0.25, "left", f"{peak:.2f}")):
-            text_at(figure, left, bottom + 0.02, text, fontsize=SMALL, color=QUIET, ha=side)
-        named = [("predicted rectangle", QUIET, "-", rectangles_N5), ("true box", SKY, dashed, boxes_N4)]
+        colour_bar(figure, across - key, bottom, f"attention {low:.2f}", f"{peak:.2f}")
+        named = [("predicted rectangle", QUIET, "-", rectangles_N5), ("true box", SKY, DASHED, boxes_N4)]
         for text, colour, dashes in (entry[:3] for entry in named if entry[3] is not None):
             height = 1 - (bottom + 0.085) / figure.get_figheight()
             figure.add_artist(Line2D([key / across, (key + 0.25) / across], [height, height], color=colour, linestyle=dashes))

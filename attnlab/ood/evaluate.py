@@ -8,7 +8,7 @@ An OOD head is any object with `fit(bank)` and `score(bank) -> s_N`, larger = mo
 """
 
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, MutableMapping
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -21,10 +21,10 @@ from attnlab.ood.extract import extract_views
 
 log = logging.getLogger(__name__)
 
-TEST, MEAN = "test", "mean"
+TRAIN, TEST, MEAN = "train", "test", "mean"
 
 
-class Evaluation(NamedTuple):
+class HeadResults(NamedTuple):
     """What `evaluate_heads` found: metrics by `ood/<head>/<set>/<metric>`; scores[head][set] on the CPU, set `test` being ID; errors by
     `<head>` (fit, perturbation), `<head>/<set>` (scores) or `<set>` (the data could not be read)."""
 
@@ -40,18 +40,19 @@ def evaluate_heads(
     test_loader: Iterable,
     ood_loaders: Mapping[str, Iterable],
     *,
-    test_bank: Bank | None = None,
-) -> Evaluation:
+    banks: MutableMapping[str, Bank] | None = None,
+) -> HeadResults:
     """Fit every head on the training set and score the ID test set (once) and every OOD set: one pass per data set for all heads.
 
     Metrics: `ood/<head>/<set>/auroc` and the others of `attnlab.metrics.ood_metrics`, each set against the whole ID test set, and with
-    several sets their unweighted mean `ood/<head>/mean/auroc` ..., left out if a set is missing. A head that fails costs its own figures
-    only, and an OOD set that cannot be read its own column: what was wrong is logged and in `errors`. What no head needs is not read;
-    `test_bank`, the plain bank of the test set where it is at hand, spares another pass over it.
+    several sets their unweighted mean `ood/<head>/mean/auroc` ..., left out if a set is missing. A head that fails costs its own metrics
+    only, and an OOD set that cannot be read its own column: what was wrong is logged and in `errors`. What no head needs is not read.
+    `banks` holds plain banks that are at hand, by `train`, `test` or the OOD set's name: they spare their pass, and those extracted here
+    are added to it.
 
-    Raises ValueError: a set named `test` or `mean`; and whatever the train and test loaders raise.
+    Raises ValueError: an OOD set named `train`, `test` or `mean`; and whatever the train and test loaders raise.
     """
-    if taken := {TEST, MEAN} & set(ood_loaders):
+    if taken := {TRAIN, TEST, MEAN} & set(ood_loaders):
         raise ValueError(f"an OOD set cannot be named {' or '.join(sorted(taken))}: the records use that name")
     errors: dict[str, str] = {}
     live = dict(heads)
@@ -66,22 +67,22 @@ def evaluate_heads(
 
     to_fit = {name: head for name, head in heads.items() if getattr(head, "needs_fit", True)}
     if train_loader is None:
-        banks, failed = {}, {name: ValueError("needs fitting, and there is no training data to fit it on") for name in to_fit}
+        found_banks, failed = {}, {name: ValueError("needs fitting, and there is no training data to fit it on") for name in to_fit}
     else:
-        banks, failed = _banks(network, train_loader, to_fit)
+        found_banks, failed = _banks(network, train_loader, to_fit, TRAIN, banks)
     for name, error in failed.items():
         drop(name, error, name)
-    for name, bank in banks.items():
+    for name, bank in found_banks.items():
         try:
             live[name].fit(bank)
         except Exception as error:
             drop(name, error, name)
 
     scores: dict[str, dict[str, Tensor]] = {}
-    banks, failed = _banks(network, test_loader, live, plain=test_bank)
+    found_banks, failed = _banks(network, test_loader, live, TEST, banks)
     for name, error in failed.items():
         drop(name, error, name)
-    for name, bank in banks.items():
+    for name, bank in found_banks.items():
         try:
             scores[name] = {TEST: _score(live[name], bank)}
         except Exception as error:
@@ -91,13 +92,13 @@ def evaluate_heads(
     found: dict[str, dict[str, dict[str, float]]] = {name: {} for name in live}
     for set_name, loader in ood_loaders.items():
         try:
-            banks, failed = _banks(network, loader, live)
+            found_banks, failed = _banks(network, loader, live, set_name, banks)
         except Exception as error:
             note(set_name, error)
             continue
         for name, error in failed.items():
             note(f"{name}/{set_name}", error)
-        for name, bank in banks.items():
+        for name, bank in found_banks.items():
             try:
                 set_scores = _score(live[name], replace(bank, labels=torch.full_like(bank.labels, -1)))
                 found[name][set_name] = ood_metrics(scores[name][TEST], set_scores)
@@ -109,17 +110,20 @@ def evaluate_heads(
         if len(by_set) == len(ood_loaders) > 1:
             by_set[MEAN] = {key: sum(values[key] for values in by_set.values()) / len(by_set) for key in next(iter(by_set.values()))}
         metrics |= {f"ood/{name}/{set_name}/{key}": value for set_name, values in by_set.items() for key, value in values.items()}
-    return Evaluation(metrics, scores, errors)
+    return HeadResults(metrics, scores, errors)
 
 
 def _banks(
-    network: nn.Module, loader: Iterable, heads: Mapping[str, Any], *, plain: Bank | None = None
+    network: nn.Module, loader: Iterable, heads: Mapping[str, Any], split: str, known: MutableMapping[str, Bank] | None
 ) -> tuple[dict[str, Bank], dict[str, Exception]]:
-    """The bank that each head wants of a data set, from one pass, or none where `plain` serves all; and what perturbations raised."""
+    """The bank that each head wants of a data set, from one pass, or none where a known one serves all; and what perturbations raised."""
+    plain = known.get(split) if known is not None else None
     perturbs = {name: head.perturb for name, head in heads.items() if hasattr(head, "perturb")}
     need_plain = plain is None and len(perturbs) < len(heads)
     views, failed = extract_views(network, loader, perturbs, plain=need_plain) if need_plain or perturbs else ({}, {})
     plain = views.get(None, plain)
+    if known is not None and plain is not None:
+        known[split] = plain
     return {name: views[name] if name in perturbs else plain for name in heads if name not in failed}, failed
 
 

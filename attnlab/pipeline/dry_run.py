@@ -1,11 +1,11 @@
-"""Trial: `check=true`, every part of a plan on one batch. Nothing is written."""
+"""Dry run: `check=true`, every part of a plan on one batch. Nothing is written."""
 
 import itertools
 import logging
 import math
 
 from attnlab.config.plan import Plan
-from attnlab.pipeline.factory import make_data, make_heads, make_learner, make_settings
+from attnlab.pipeline.factory import make_data, make_evaluators, make_explainers, make_heads, make_learner, make_settings
 from attnlab.pipeline.teacher import make_teacher
 
 log = logging.getLogger("attnlab")
@@ -22,7 +22,8 @@ def dry_run(plan: Plan) -> None:
     settings.apply()
     data = make_data(plan)
     learner = make_learner(plan, data, settings, teacher=make_teacher(plan, data, settings)).to(settings.device)
-    heads = make_heads(plan, data, settings)
+    heads, explainers = make_heads(plan, data, settings), make_explainers(plan, data, settings)
+    evaluators = make_evaluators(plan, data, settings)
     loader = data.train_loader(settings.device)
     learner.steps_per_epoch = len(loader)
     loader.with_index = "index" in learner.asks
@@ -44,8 +45,13 @@ def dry_run(plan: Plan) -> None:
         log.info("test  ok  %d images", len(bank.labels))
         if heads and data.ood:
             foreign = {name: list(itertools.islice(data.eval_loader(name, settings.device), 1)) for name in data.ood}
-            _, _, errors = evaluate_heads(learner.network, heads, list(itertools.islice(loader, 16)), test, foreign, test_bank=bank)
+            _, _, errors = evaluate_heads(learner.network, heads, list(itertools.islice(loader, 16)), test, foreign, banks={"test": bank})
             if errors:
                 raise ValueError("; ".join(f"ood.{name}: {message}" for name, message in errors.items()))
             log.info("ood   ok  %s on %s", ", ".join(heads), ", ".join(data.ood))
+    for name, explainer in explainers.items():
+        (x, y, *_) = test[0]
+        maps = explainer.explain(learner.network, x[:2], y[:2])
+        log.info("map   ok  %s %s", name, tuple(maps.shape))
+    log.info("then      %s", ", ".join(evaluators) or "no evaluator")
     log.info("check ok  %s, %s parameters", plan.run_id, f"{sum(p.numel() for p in learner.network.parameters()):,}")

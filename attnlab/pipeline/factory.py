@@ -10,7 +10,7 @@ from torch import nn
 
 from attnlab.config.asking import asked, given
 from attnlab.config.build import build, checked
-from attnlab.config.groups import having
+from attnlab.config.groups import GROUPS, having
 from attnlab.config.optimizer import split
 from attnlab.config.plan import Plan
 from attnlab.config.targets import ConfigError
@@ -176,3 +176,21 @@ def keep_places(network: Network, parts: Mapping[str, Any]) -> None:
 def make_heads(plan: Plan, data: ImageData, settings: Settings) -> dict[str, Any]:
     """The OOD heads of a plan."""
     return make_all(plan, "ood", offers_of(data, settings))
+
+
+def make_explainers(plan: Plan, data: ImageData, settings: Settings) -> dict[str, Any]:
+    """The explainers of a plan."""
+    return make_all(plan, "explainer", offers_of(data, settings))
+
+
+def make_evaluators(plan: Plan, data: ImageData, settings: Settings) -> dict[str, Any]:
+    """The evaluators of a plan in their order, and after them those that a chosen group is `asked_by`."""
+    found = make_all(plan, "evaluator", offers_of(data, settings))
+    chosen = {node["_target_"] for node in plan.full["evaluator"].values()}
+    for group in GROUPS.values():
+        if group.asked_by and plan.full[group.name] and group.asked_by not in chosen:
+            found.setdefault(group.asked_by.split(".")[-2], build({"_target_": group.asked_by}, where=group.name))
+    for name, evaluator in found.items():
+        if not callable(getattr(evaluator, "run", None)):
+            raise ConfigError(f"evaluator.{name}: {type(evaluator).__name__} has no method run(trained)")
+    return found

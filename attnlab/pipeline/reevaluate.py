@@ -1,27 +1,34 @@
-"""Evaluation: the stages after training once more, on finished runs' networks, with other heads or other data."""
+"""Re-evaluation: the evaluators once more, on finished runs' networks, with other evaluators, heads, explainers or data."""
 
+import logging
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
+from attnlab.config.groups import having
 from attnlab.config.plan import Plan, outputs
 from attnlab.config.targets import ConfigError
 from attnlab.data.base import ImageData
 from attnlab.evaluation.ensemble import Ensemble, Renormalised
-from attnlab.evaluation.stages import Stages
-from attnlab.pipeline.factory import make_data, make_heads, make_learner, make_settings
+from attnlab.evaluation.runner import ResultWriter, run_evaluators
+from attnlab.evaluation.scores import FILE, load_scores, origin_of
+from attnlab.evaluation.trained import Trained
+from attnlab.pipeline.factory import make_data, make_evaluators, make_explainers, make_heads, make_learner, make_settings
 from attnlab.records.checkpoint import read_checkpoint
+from attnlab.records.lookup import log_summary
 from attnlab.records.provenance import started
-from attnlab.records.record import FAILED, FINISHED, Record
+from attnlab.records.record import FAILED, FINISHED, Record, read_history
 from attnlab.training.hardware import describe_device
+
+log = logging.getLogger("attnlab")
 
 
 @dataclass(frozen=True)
-class Trained:
+class FinishedRun:
     """A finished run: where it is, the plan that builds its network, its stored result."""
 
     folder: Path
@@ -39,7 +46,7 @@ class Trained:
         return f"{len(classes)} classes ({names}) of {shape}"
 
     def network(self, data: ImageData) -> nn.Module:
-        """What the run tested, with its weights, on the CPU."""
+        """What the run tested (its averaged weights, say), on the CPU."""
         learner = make_learner(self.plan, data, trains=False)
         record = Record(self.folder)
         if not record.checkpoint_path.exists():
@@ -50,55 +57,80 @@ class Trained:
         return learner.tested()
 
 
-class Evaluation(Stages):
-    """A finished run under `plan`: its own configuration, but for data, heads and device; see `attnlab.evaluate`.
+class Reevaluation:
+    """A finished run under `plan`: its own configuration, but for data, device and what is asked of it; see `attnlab.evaluate`.
 
-    `folder` takes the record and `told` begins it; by default they are a folder of the run's and what its own record says of the network.
+    `folder` takes the record and `about` begins it; by default they are a folder of the run's and what its own record says of the network.
     """
 
-    def __init__(self, plan: Plan, run: Trained, *, folder: Path | None = None, told: Mapping[str, Any] | None = None) -> None:
-        record = Record(folder or run.folder / "evaluations" / plan.address)
-        told = told or {key: run.stored[key] for key in ("run_id", "parameters", "places", "epochs")}
-        super().__init__(record.folder, {**started(plan), **told}, record.write)
-        self.path, self.plan, self.run = record.result_path, plan, run
+    def __init__(self, plan: Plan, run: FinishedRun, *, folder: Path | None = None, about: Mapping[str, Any] | None = None) -> None:
+        self.record = Record(folder or run.folder / "evaluations" / plan.address)
+        about = about or {key: run.stored[key] for key in ("run_id", "parameters", "places", "epochs")}
+        self.writer = ResultWriter({**started(plan), **about}, self.record.write)
+        self.plan, self.run = plan, run
 
     def go(self) -> Path:
         """Everything; returns the path of result.json."""
-        self.settings = make_settings(self.plan)
-        self.settings.apply()
-        self.data = make_data(self.plan)
+        result = self.writer.result
+        settings = make_settings(self.plan)
+        settings.apply()
+        self.data = data = make_data(self.plan)
         was = self.run.stored["data"]
-        if list(self.data.shape) != was["shape"] or self.data.num_classes != len(was["classes"]):
+        if list(data.shape) != was["shape"] or data.num_classes != len(was["classes"]):
             raise ConfigError(
-                f"data: the run learned {len(was['classes'])} classes of {was['shape']}, this set has {self.data.num_classes} of "
-                f"{list(self.data.shape)}; choose data of the same shape and classes"
+                f"data: the run learned {len(was['classes'])} classes of {was['shape']}, this set has {data.num_classes} of "
+                f"{list(data.shape)}; choose data of the same shape and classes"
             )
         if self.plan.full["data"]["mean"] is None:  # the network goes on seeing images as it did in training, also those of another set
-            self.data.mean, self.data.std = tuple(was["mean"]), tuple(was["std"])
-        self.network = self.make_network().to(self.settings.device)
-        self.heads = make_heads(self.plan, self.data, self.settings)
-        self.result |= {"device": describe_device(self.settings.device), "data": self.data.describe()}
+            data.mean, data.std = tuple(was["mean"]), tuple(was["std"])
+        result |= {"device": describe_device(settings.device), "data": data.describe()}
+        trained = Trained(
+            network=self.make_network().to(settings.device),
+            data=data,
+            settings=settings,
+            folder=self.record.folder,
+            heads=make_heads(self.plan, data, settings),
+            explainers=make_explainers(self.plan, data, settings),
+            history=self.history(),
+            seed=self.plan.full["seed"],
+        )
+        trained.stored = self.stored_logits(trained)
+        evaluators = make_evaluators(self.plan, data, settings)
         try:
-            self.after_training()
+            run_evaluators(trained, evaluators, self.writer)
+            self.writer.finish()
         finally:
-            if self.result["status"] != FINISHED:
-                self.result["status"] = FAILED
-            self.save(self.result)
-        return self.path
+            if result["status"] != FINISHED:
+                result["status"] = FAILED
+            self.writer.save()
+        log_summary(result["metrics"])
+        return self.record.result_path
+
+    def stored_logits(self, trained: Trained) -> dict[str, tuple[Tensor, Tensor]]:
+        """What the run or an earlier evaluation under this plan has kept of the network's logits on these very images."""
+        origin, found = origin_of(trained, self.writer.result["data"]), {}
+        for folder in (self.run.folder, self.record.folder):
+            found |= load_scores(folder / FILE).logits_for(origin)
+        if found:
+            log.info("logits of %s are at hand", ", ".join(found))
+        return found
 
     def make_network(self) -> nn.Module:
         return self.run.network(self.data)
 
+    def history(self) -> list[dict[str, float]]:
+        return read_history(self.run.folder / "metrics.csv")
 
-class EnsembleEvaluation(Evaluation):
+
+class EnsembleReevaluation(Reevaluation):
     """Several finished runs as one `Ensemble`, on the first one's data as `plan` has them.
 
     The record is `<outputs>/ensembles/<label>-<address>`; the address is that of the members, in any order, and of what they are evaluated
-    on: data (less the seed, which moves no test image), heads, precision.
+    on: data (less the seed, which moves no test image), evaluators, precision.
     Raises ValueError: a run given twice, or two of one training; members that learned other classes or another shape.
     """
 
-    def __init__(self, plan: Plan, runs: Sequence[Trained], *, command: str) -> None:
+    def __init__(self, plan: Plan, runs: Sequence[FinishedRun], *, command: str) -> None:
         first = runs[0]
         for i, run in enumerate(runs):
             if run.run_id in [other.run_id for other in runs[:i]]:
@@ -107,7 +139,7 @@ class EnsembleEvaluation(Evaluation):
             same = [other.run_id for other in runs[:i] if training and training == other.stored.get("training")]
             if same:
                 raise ValueError(
-                    f"run={run.folder}: has the network of {same[0]}, as they differ in OOD heads or sets only; give one of them"
+                    f"run={run.folder}: has the network of {same[0]}, as they differ in what is asked after training only; give one of them"
                 )
             if any(run.stored["data"][key] != first.stored["data"][key] for key in ("shape", "classes")):
                 raise ValueError(
@@ -118,17 +150,20 @@ class EnsembleEvaluation(Evaluation):
         evaluated = {
             "members": members,
             "data": {key: value for key, value in plan.short["data"].items() if key != "seed"},
-            "ood": plan.short["ood"],
+            **{group: plan.short[group] for group in having(trains=False, counts=True)},
             "trainer": {"precision": plan.full["trainer"].get("precision")},
         }
         plan = plan.changed(short=evaluated, label=label_of(members))
-        told = {"run_id": plan.run_id, "members": members, "command": command, "parameters": sum(run.stored["parameters"] for run in runs)}
-        super().__init__(plan, first, folder=outputs(plan) / "ensembles" / plan.run_id, told=told)
+        about = {"run_id": plan.run_id, "members": members, "command": command, "parameters": sum(run.stored["parameters"] for run in runs)}
+        super().__init__(plan, first, folder=outputs(plan) / "ensembles" / plan.run_id, about=about)
 
     def make_network(self) -> nn.Module:
         return Ensemble([self.member(run) for run in self.runs])
 
-    def member(self, run: Trained) -> nn.Module:
+    def history(self) -> list[dict[str, float]]:
+        return []
+
+    def member(self, run: FinishedRun) -> nn.Module:
         """The run's network, fed as it was in training: with a channel's mean and spread of its own training images."""
         given = list(self.data.mean), list(self.data.std)
         learned = run.stored["data"]["mean"], run.stored["data"]["std"]

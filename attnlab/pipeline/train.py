@@ -1,4 +1,4 @@
-"""Run: one run from its plan to its record: build, fit, and the stages after training."""
+"""Run: one run from its plan to its record: build, fit, evaluate."""
 
 import contextlib
 import logging
@@ -20,8 +20,9 @@ from attnlab.config.compose import loosen
 from attnlab.config.plan import Plan
 from attnlab.config.targets import ConfigError
 from attnlab.data.base import ImageData
-from attnlab.evaluation.stages import Stages
-from attnlab.pipeline.factory import make_data, make_heads, make_learner, make_settings
+from attnlab.evaluation.runner import ResultWriter, run_evaluators
+from attnlab.evaluation.trained import Trained
+from attnlab.pipeline.factory import make_data, make_evaluators, make_explainers, make_heads, make_learner, make_settings
 from attnlab.pipeline.teacher import make_teacher
 from attnlab.records.checkpoint import read_checkpoint
 from attnlab.records.lookup import record_of, report, skip
@@ -106,7 +107,7 @@ def _worker(plan: Plan, record: Record) -> None:
     fit(learner, data, settings, plan=plan, path=path, resume=path.exists())
 
 
-class Run(Stages):
+class Run:
     """One run on its way to its record."""
 
     def __init__(self, plan: Plan, record: Record, *, before: Mapping[str, Any]) -> None:
@@ -115,28 +116,29 @@ class Run(Stages):
         result = {"run_id": record.run_id, "command": command, "training": plan.training, **started(plan)}
         if "trained_by" in before and record.checkpoint_path.exists():
             result["trained_by"] = before["trained_by"]
-        super().__init__(record.folder, result, record.write)
-        self.plan, self.record = plan, record
+        self.plan, self.record, self.folder = plan, record, record.folder
+        self.result, self.writer = result, ResultWriter(result, record.write)
         self.logger: Any = None
 
     def go(self) -> float | None:
         try:
             self.record.sweep_temporaries()
-            self.stage(self.build)
+            self.writer.stage("build", self.build)
             with self.record.training_lock(self.plan.training):  # of runs that need one training, one trains and the others take it
-                self.stage(self.fit)
-            self.after_training()
+                self.writer.stage("fit", self.fit)
+            run_evaluators(self.trained, self.evaluators, self.writer)
+            self.writer.finish()
             self.mirror()
-            self.save(self.result)
+            self.writer.save()
         except KeyboardInterrupt:
             self.end(INTERRUPTED)
             raise
         except (ValueError, OSError) as error:
-            self.note(error)
+            self.writer.note(error)
             self.end(FAILED)
             raise
         except Exception as error:  # not the user's mistake: the terminal gets a line, train.log the traceback
-            self.note(error)
+            self.writer.note(error)
             self.end(FAILED)
             raise RuntimeError(f"{type(error).__name__}: {_first_line(error)}; traceback in {self.folder / 'train.log'}") from error
         finally:
@@ -150,7 +152,7 @@ class Run(Stages):
     def end(self, status: str) -> None:
         self.result["status"] = status
         with contextlib.suppress(OSError):  # the disk may be what failed; the error on its way says so
-            self.save(self.result)
+            self.writer.save()
 
     def build(self) -> None:
         self.settings = make_settings(self.plan)
@@ -162,7 +164,8 @@ class Run(Stages):
         teacher = make_teacher(self.plan, self.data, self.settings)
         self.learner = make_learner(self.plan, self.data, self.settings, callbacks=callbacks, teacher=teacher)
         self.network = self.learner.network
-        self.heads = make_heads(self.plan, self.data, self.settings)
+        parts = (self.plan, self.data, self.settings)
+        self.heads, self.explainers, self.evaluators = make_heads(*parts), make_explainers(*parts), make_evaluators(*parts)
         self.result |= {
             "places": {placement.key: placement.how for placement in self.network.placed.placements},
             "parameters": sum(parameter.numel() for parameter in self.network.parameters()),
@@ -200,12 +203,22 @@ class Run(Stages):
             self.record.announce_training(self.plan.training)
         self.learner.to(self.settings.device)
         self.network = self.learner.tested()
-        self.history = self.learner.history
-        self.record.write_history(self.history)
-        seconds = sum(row["seconds"] for row in self.history)
-        images = sum(row["seconds"] * row["images_per_second"] for row in self.history)
-        self.result["metrics"] |= {key: value for key, value in self.history[-1].items() if key.startswith(("train/", "val/"))}
-        self.result |= {"epochs": len(self.history), "seconds": seconds, "images_per_second": images / max(seconds, 1e-9)}
+        history = self.learner.history
+        self.record.write_history(history)
+        seconds = sum(row["seconds"] for row in history)
+        images = sum(row["seconds"] * row["images_per_second"] for row in history)
+        self.result["metrics"] |= {key: value for key, value in history[-1].items() if key.startswith(("train/", "val/"))}
+        self.result |= {"epochs": len(history), "seconds": seconds, "images_per_second": images / max(seconds, 1e-9)}
+        self.trained = Trained(
+            network=self.network,
+            data=self.data,
+            settings=self.settings,
+            folder=self.folder,
+            heads=self.heads,
+            explainers=self.explainers,
+            history=history,
+            seed=self.plan.full["seed"],
+        )
 
     def checkpoint(self) -> dict[str, Any] | None:
         """last.ckpt if it is there, whole, and of this run; one that is not is set aside (BrokenRecord)."""
@@ -213,7 +226,7 @@ class Run(Stages):
         return read_checkpoint(path, owners, self.learner.state_dict()) if path.exists() else None
 
     def trained_elsewhere(self) -> dict[str, Any] | None:
-        """The last checkpoint of a run that differs from this one in OOD heads and sets alone: what it has learned is what this would."""
+        """The last checkpoint of a run that differs from this one in what is asked of it afterwards alone: it has learned the same."""
         found = None if self.plan.full["force"] else self.record.trained_elsewhere(self.plan.training)
         if not found:
             return None
@@ -225,7 +238,10 @@ class Run(Stages):
         owners, epochs = (self.plan.training, other.address), self.settings.max_epochs
         checkpoint = self.record.take_checkpoint(other, owners, self.learner.state_dict(), epochs=epochs)
         if checkpoint:
-            log.info("the network is that of %s, which differs in OOD heads or sets only (force=true trains it again)", other.run_id)
+            log.info(
+                "the network is that of %s, which differs in what is asked of it after training only (force=true trains it again)",
+                other.run_id,
+            )
             self.result["trained_by"] = other.run_id
         return checkpoint
 
@@ -234,7 +250,7 @@ class Run(Stages):
         from attnlab.ood.extract import extract
 
         with self.settings.autocast():
-            bank = extract(network, self.loader("val"))
+            bank = extract(network, self.data.eval_loader("val", self.settings.device))
         return {f"val/{name}": value for name, value in classification_metrics(bank.logits, bank.labels).items()}
 
     def on_row(self, row: dict[str, float], history: list[dict[str, float]]) -> None:
@@ -247,7 +263,7 @@ class Run(Stages):
         if not self.logger:
             return
         self.logger.summary(self.result["metrics"])
-        for head, sets in self.scores.items():
+        for head, sets in self.trained.scores.items():
             for name, scores in sets.items():
                 self.logger.histogram(f"ood/{head}/{name}", scores)
         for path in sorted((self.folder / "figures").glob("*.png")):

@@ -35,13 +35,17 @@ def finished(plan: Plan) -> tuple[Record, dict[str, Any]] | None:
 
 def report(record: Record, result: Mapping[str, Any], plan: Plan) -> float | None:
     """The summary on stderr, the path on stdout; the objective is returned."""
-    metrics = result["metrics"]
-    shown = [key for key in metrics if key.startswith(("test/", "loc/")) or key.endswith("/auroc")]
+    log_summary(result["metrics"])
+    print(record.result_path, flush=True)
+    return result["metrics"].get(plan.full["objective"])
+
+
+def log_summary(metrics: Mapping[str, Any]) -> None:
+    """The metrics of the network itself, less those of training and validation, and of the OOD metrics AUROC alone."""
+    shown = [key for key in metrics if key.endswith("/auroc") or not key.startswith(("train/", "val/", "ood/"))]
     width = max(map(len, shown), default=0)
     for key in shown:
         log.info("  %-*s %s", width, key, "none" if metrics[key] is None else f"{metrics[key]:.4f}")
-    print(record.result_path, flush=True)
-    return metrics.get(plan.full["objective"])
 
 
 def skip(plan: Plan) -> tuple[bool, float | None]:

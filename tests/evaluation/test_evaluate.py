@@ -127,7 +127,7 @@ def test_renormalised_sees_its_own_moments(shape):
 
 
 def test_an_ensemble_is_the_mean_of_its_members(made) -> None:
-    path = evaluate([made["plain"], made["rect"]], [])
+    path = evaluate([made["plain"], made["rect"]], ["evaluator=[ood,localisation,figures,calibration]"])
     found = read(path)
     p, labels = by_hand(made["plain"], made["rect"])
     assert found["status"] == "finished" and found["metrics"]["test/acc"] == pytest.approx((p.argmax(1) == labels).mean())
@@ -197,13 +197,13 @@ def test_mistakes_are_one_line(made, capsys: pytest.CaptureFixture, monkeypatch:
 
 def test_members_with_other_names_of_classes(made) -> None:
     """As many classes, but not the same: their probabilities must not be averaged."""
-    from attnlab.pipeline.reevaluate import EnsembleEvaluation, Trained
+    from attnlab.pipeline.reevaluate import EnsembleReevaluation, FinishedRun
 
-    runs = [Trained(made[name], *plan_of(made[name], [])) for name in ("plain", "rect")]
+    runs = [FinishedRun(made[name], *plan_of(made[name], [])) for name in ("plain", "rect")]
     other = {**runs[1].stored["data"], "classes": list("abcdefghij")}
     runs[1] = dataclasses.replace(runs[1], stored={**runs[1].stored, "data": other})
     with pytest.raises(ValueError, match=r"learned 10 classes \(a, b, c, \.\.\.\) of .*, and digits-.* 10 classes \(0, 1, 2, \.\.\.\)"):
-        EnsembleEvaluation(runs[0].plan, runs, command="")
+        EnsembleReevaluation(runs[0].plan, runs, command="")
 
 
 # -- a single run

@@ -10,7 +10,6 @@ import torch
 
 from attnlab.config.compose import compose
 from attnlab.evaluate import evaluate
-from attnlab.evaluation.stages import Stages
 from attnlab.pipeline.train import train
 from tests import ROOT
 from tests.conftest import POINTS
@@ -32,6 +31,7 @@ def test_the_record_of_a_run(run) -> None:
         "data.limit=null",
         "ood=[msp,knn]",
         "data.val=0.2",
+        "evaluator=[ood,localisation,figures]",
     )
     assert [field for field in FIELDS if field not in result] == []
     assert result["status"] == "finished" and result["epochs"] == 2 and result["seed"] == 0
@@ -73,9 +73,7 @@ def test_a_sweep_writes_addressed_runs_and_its_repeat_does_nothing(tmp_path: Pat
     assert [path.stat().st_mtime_ns for path in paths] == times
 
 
-def test_runs_that_differ_in_ood_heads_or_sets_alone_train_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Stages, "figures", lambda self: None)  # two thirds of so small a run
-
+def test_runs_that_differ_in_ood_heads_or_sets_alone_train_once(tmp_path: Path) -> None:
     def result_of(outputs: str, *words: str) -> dict:
         plan = compose([*POINTS, "trainer.max_epochs=2", "loss=large_margin", f"paths.outputs={tmp_path / outputs}", *words])
         train(plan)
@@ -126,7 +124,7 @@ EVALUATE_MISTAKES = {
     ("run={folder}", "model.width=8"): "model is the run's own and cannot be changed here",
     ("run={folder}", "ood=knm"): "there is no such ood; nearest: knn",
     ("run={folder}", "data=two_moons"): "choose data of the same shape and classes",
-    ("ood=knn",): "give one run=FOLDER",
+    ("ood=knn",): "give one run=RUN",
 }
 
 
@@ -148,7 +146,7 @@ def test_wandb_offline_holds_the_run(run) -> None:
 
     from tests.loggers.wandb_file import OfflineFile
 
-    result = run("logger=wandb", "attention=se")
+    result = run("logger=wandb", "attention=se", "evaluator=figures")
     wandb.teardown()
     (path,) = result["folder"].glob("wandb/offline-run-*/*.wandb")
     told = OfflineFile(path)

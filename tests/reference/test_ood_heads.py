@@ -515,7 +515,7 @@ def test_a_test_bank_at_hand_spares_a_pass():
     bank = extract(network, loader(2))
     for chosen, passes in [({"msp": heads.MSP()}, 3), ({"shift": Shift()}, 9)]:
         network.passes = 0
-        found = evaluate_heads(network, chosen, loader(1), loader(2), {"a": loader(3)}, test_bank=bank)
+        found = evaluate_heads(network, chosen, loader(1), loader(2), {"a": loader(3)}, banks={"test": bank})
         assert network.passes == passes  # msp: a; shift, from perturbed images only: train, test, a
         assert found.metrics == {key: value for key, value in expected.metrics.items() if key.split("/")[1] in chosen}
 

@@ -141,13 +141,13 @@ def test_force_keeps_the_old_record_beside(run) -> None:
 
 
 def test_a_stage_that_fails_loses_nothing_and_the_repeat_does_not_train_again(run, monkeypatch: pytest.MonkeyPatch) -> None:
-    from attnlab.evaluation.stages import Stages
+    from attnlab.evaluation.ood import OOD
     from attnlab.training.learner import Learner
 
-    def ood(self: Stages) -> None:
+    def run_none(self: OOD, trained: object) -> None:
         raise RuntimeError("no head today")
 
-    monkeypatch.setattr(Stages, "ood", ood)
+    monkeypatch.setattr(OOD, "run", run_none)
     with pytest.raises(RuntimeError, match="no head today; traceback in"):
         run()
     monkeypatch.undo()
@@ -158,14 +158,14 @@ def test_a_stage_that_fails_loses_nothing_and_the_repeat_does_not_train_again(ru
 
 
 def test_results_before_a_failing_stage_are_in_the_record(run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    from attnlab.evaluation.stages import Stages
+    from attnlab.evaluation.ood import OOD
 
-    def ood(self: Stages) -> None:
+    def run_none(self: OOD, trained: object) -> None:
         raise RuntimeError("no head today")
 
-    monkeypatch.setattr(Stages, "ood", ood)
+    monkeypatch.setattr(OOD, "run", run_none)
     with pytest.raises(RuntimeError):
-        run("attention=rect")
+        run("attention=rect", "evaluator=[ood,localisation,figures]")
     (path,) = tmp_path.glob("outputs/runs/*/result.json")
     result = json.loads(path.read_text())
     assert result["status"] == "failed" and result["error"] == {"stage": "ood", "kind": "RuntimeError", "message": "no head today"}

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 class Checkpoint:
-    """`last.ckpt` after an epoch: at most every `seconds`, and always after the last. Written beside its place, then renamed."""
+    """`last.ckpt` after an epoch: at most every `seconds`, and always after the last. See `attnlab.training.checkpointing`."""
 
     order = CHECKPOINT
 
@@ -24,8 +24,5 @@ class Checkpoint:
         due = learner.last_epoch or time.monotonic() - self.saved >= self.seconds
         if not trainer.strategy.broadcast(due):
             return
-        temporary = self.path.with_name(f".{self.path.name}.tmp")
-        trainer.save_checkpoint(temporary)
-        if trainer.is_global_zero:
-            temporary.replace(self.path)
+        trainer.save_checkpoint(self.path)
         self.saved = time.monotonic()

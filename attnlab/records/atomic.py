@@ -1,30 +1,39 @@
 """Atomic files: written whole or not at all, and set aside when they cannot be trusted."""
 
+import contextlib
 import itertools
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 
 class BrokenRecord(ValueError):
     """A file of a run that cannot be trusted. It was set aside; the message gives the remedy."""
 
 
-def write_atomic(path: Path, content: str | bytes) -> Path:
-    """Write to a temporary name, flush to the disk, rename: a reader sees the old file or the new one, never a part."""
+@contextlib.contextmanager
+def atomic_file(path: Path) -> Iterator[BinaryIO]:
+    """A file to write to, under a temporary name beside `path`; at the end flushed to the disk and renamed: a reader sees the old file or
+    the new one, never a part. Where writing fails, nothing is left."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with open(temporary, "wb") as file:
-            file.write(content.encode() if isinstance(content, str) else content)
+            yield file
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def write_atomic(path: Path, content: str | bytes) -> Path:
+    """Write a whole file, see `atomic_file`."""
+    with atomic_file(path) as file:
+        file.write(content.encode() if isinstance(content, str) else content)
     return path
 
 

@@ -112,6 +112,8 @@ class Settings:
     def trainer(self) -> "pl.Trainer":
         import pytorch_lightning as pl
 
+        from attnlab.training.checkpointing import CheckpointWriter
+
         logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
         with quiet():
             return pl.Trainer(
@@ -120,7 +122,8 @@ class Settings:
                 devices=self.devices,
                 strategy=self.strategy,
                 logger=False,
-                enable_checkpointing=False,  # our own callback writes them
+                enable_checkpointing=False,  # our own callback does it
+                plugins=[CheckpointWriter()],
                 enable_progress_bar=False,
                 enable_model_summary=False,
                 num_sanity_val_steps=0,

@@ -22,16 +22,16 @@ plan = compose(overrides)
 for kind, when in [*deaths, (None, None)]:
     child = os.fork()
     if child == 0:
-        step, replace = Learner.step, Path.replace
+        step, replace = Learner.step, os.replace
         def stepping(self, batch, totals, **options):
             if kind == "step" and totals.steps == when:
                 os.kill(os.getpid(), signal.SIGKILL)
             return step(self, batch, totals, **options)
-        def replacing(self, target):
+        def replacing(source, target):
             if kind == "save" and Path(target).name == "last.ckpt":
                 os.kill(os.getpid(), signal.SIGKILL)  # the temporary file is written, the name not yet changed
-            return replace(self, target)
-        Learner.step, Path.replace = stepping, replacing
+            return replace(source, target)
+        Learner.step, os.replace = stepping, replacing
         train(plan)
         os._exit(0)
     status = os.waitpid(child, 0)[1]

@@ -23,12 +23,12 @@ METRICS = ("test", "val", "train", "ood", "loc", "explain", "calibration")  # wh
 def check(cfg: Any, *, choices: Mapping[str, Any], overrides: Sequence[str] = ()) -> Plan:
     """Hold a composed config against the table of groups and every signature it names; ConfigError on the first mistake.
 
-    `choices` are Hydra's of the groups; `overrides` what the command line says, from which follows who said what (`attnlab.config.entries`).
+    `choices` are Hydra's of the groups; `overrides` what the command line says (see `attnlab.config.entries`).
     """
     check_choices(overrides)
     tree = plain(cfg)
     _check_options(tree)
-    layered = any(choices.get(layer, True) for layer in LAYERS)
+    layered = any(choices.get(layer) or names(overrides, layer) for layer in LAYERS)
     tree = whole(tree, overrides, layered=layered)
     teacher = find_teacher(tree["teacher"], outputs=Path(tree["paths"]["outputs"])) if tree["teacher"] is not None else None
     tree["teacher"] = teacher and teacher.identity
@@ -54,7 +54,7 @@ def plain(cfg: Any) -> dict[str, Any]:
     A record holds the whole configuration and travels, so what a config reads from its machine would travel too.
     """
     from omegaconf import OmegaConf
-    from omegaconf.errors import OmegaConfBaseException
+    from omegaconf.errors import InterpolationKeyError, OmegaConfBaseException
 
     if not OmegaConf.is_config(cfg):
         return dict(cfg)
@@ -63,6 +63,8 @@ def plain(cfg: Any) -> dict[str, Any]:
             raise ConfigError(f"{path}: calls a resolver of OmegaConf, which is allowed in paths alone; give the value itself")
     try:
         tree = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
+    except InterpolationKeyError as error:
+        raise ConfigError(f"{error.full_key}: refers to a key that is not there: {str(error).splitlines()[0]}") from error
     except OmegaConfBaseException as error:
         raise ConfigError(str(error).splitlines()[0]) from error
     tree.pop("hydra", None)

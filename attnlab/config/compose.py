@@ -12,9 +12,21 @@ from attnlab.config.plan import Options, Plan
 from attnlab.config.suggest import nearest
 from attnlab.config.targets import ConfigError, config_dir, group_choices
 
-
 # options of Hydra that take the next word as their value
-OPTIONS_WITH_VALUE = ("--cfg", "-c", "--package", "-p", "--config-path", "-cp", "--config-name", "-cn", "--config-dir", "-cd", "--info", "-i")
+OPTIONS_WITH_VALUE = (
+    "--cfg",
+    "-c",
+    "--package",
+    "-p",
+    "--config-path",
+    "-cp",
+    "--config-name",
+    "-cn",
+    "--config-dir",
+    "-cd",
+    "--info",
+    "-i",
+)
 OPTIONS_WITH_VALUE += ("--experimental-rerun",)
 
 
@@ -29,7 +41,7 @@ def loosen(arguments: Sequence[str]) -> list[str]:
             raise ConfigError(f"{text}: write it without dashes: {text.lstrip('-')}")
         if "=" not in text and not text.startswith(("-", "~")) and before not in OPTIONS_WITH_VALUE:
             raise ConfigError(f"{text!r} is no override; write key=value, in quotes where a value has spaces")
-        text = re.sub(rf"^\+(?=({'|'.join(LAYERS)})=)", "", text)
+        text = re.sub(rf"^\+?(({'|'.join(LAYERS)})=)(\[?)", lambda found: f"{'+' if found[3] else ''}{found[1]}{found[3]}", text)
         found.append(re.sub(r"^\+?(?!hydra\.)(?=[A-Za-z_]\w*(\.[\w-]+)+=)", "++", text))
     return found
 
@@ -84,6 +96,8 @@ def explain(error: BaseException) -> str:
         options = re.search(r"Available options in '[^']*':(.*?)Config search path", text)
         known = f"; known: {', '.join(options[1].split())}" if options else ""
         return f"{group}={choice}: there is no such choice{known}"
+    if (found := re.search(r"Could not override '([^']*)'", text)) and found[1] in LAYERS:
+        return f"{found[1]}: there is no file of configs/{found[1]} to choose"
     if found := re.search(r"Could not override '([^']*)'", text):
         return f"unknown key {found[1]}; {nearest(found[1], _top_level())}"
     if found := re.search(r"Could not delete.*?'([^']*)'|Could not delete from config\. '?(\S+?)'? does not exist", text):

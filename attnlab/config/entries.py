@@ -26,7 +26,7 @@ def whole(tree: Mapping[str, Any], words: Sequence[str], *, layered: bool) -> di
     for name, group in GROUPS.items():
         replaced = replaces(words, name)
         if group.several:
-            chosen = {key: entry for key, entry in tree[name].items() if is_whole(entry, group)}
+            chosen = {key: entry for key, entry in tree[name].items() if is_whole(entry, name)}
             for key in tree[name].keys() - chosen.keys():
                 if names(words, f"{name}.{key}") or not replaced:
                     raise ConfigError(_not_chosen(name, key, tree[name][key], list(chosen)))
@@ -37,17 +37,20 @@ def whole(tree: Mapping[str, Any], words: Sequence[str], *, layered: bool) -> di
             if layered and replaced:
                 node = _without_foreign_keys(name, node, words, allow)
             found[name] = _implied(name, node, partial=group.partial)
-        elif group.optional and replaced:
-            found[name] = {key: value for key, value in (tree[name] or {}).items() if names(words, f"{name}.{key}")}
+        else:  # an optional group without a choice; `check` has refused the others
+            for key in tree[name] or {}:
+                if names(words, f"{name}.{key}") or not replaced:
+                    raise ConfigError(f"{name}.{key}: no {name} is chosen; choose one: {', '.join(group_choices(name))}")
+            found[name] = {}
     if found["optimizer"].get(OPTIMIZER_GROUPS):
         found["optimizer"] = _without_groups_of(found, words, dropped)
     return found
 
 
-def is_whole(entry: Any, group: Group) -> bool:
+def is_whole(entry: Any, group: str) -> bool:
     """Whether an entry of a group of several is a component, and not only settings of one that was not chosen."""
     parts = [entry.get("module"), entry.get("penalty")] if isinstance(entry, Mapping) else []
-    nodes = parts if group.placed else [entry]
+    nodes = parts if GROUPS[group].placed else [entry]
     return any(isinstance(node, Mapping) and "_target_" in node for node in nodes)
 
 

@@ -8,18 +8,16 @@ from dataclasses import dataclass
 KEYS = ("at", "how", "reads", "writes", "module")  # of a component that is placed in the network
 HOWS = ("after", "before", "replace")
 KINDS = ("activation", "conv", "norm")  # of places, for `at: {type: norm}`
-
-
 LAYERS = ("experiment", "local")  # folders of configs whose files set keys of several groups
 
 
 @dataclass(frozen=True)
 class Group:
-    """several: takes a list. partial: the framework calls the component with what it offers, so its node (a placed component's `module`)
-    is built as a partial function: `_partial_: true` need not be said. placed: its components are put AT places of the network (or are penalties on its weights). optional: may be
-    none. trains: can change the trained network. counts: can change a number, so that it is part of a run's address.
-    ordered: the order of several choices can matter. usual: the choice that a run's name need not say. asked_by: the evaluator that uses
-    what is chosen, and is added where it is not chosen itself.
+    """several: takes a list. partial: its node (of a placed component: its `module`) is built as a partial function, which the framework
+    calls, so `_partial_: true` need not be said. placed: its components are put AT places of the network (or are penalties on its
+    weights). optional: may be none. trains: can change the trained network. counts: can change a number, so that it is part of a run's
+    address. ordered: the order of several choices can matter. usual: the choice that a run's name need not say. asked_by: the evaluator
+    that uses what is chosen, and is added where it is not chosen itself.
     """
 
     name: str

@@ -24,7 +24,7 @@ def replaces(words: Sequence[str], group: str) -> bool:
 def check_choices(words: Sequence[str]) -> None:
     """ConfigError for a component named twice, or beside `none`, and for a list where a group takes one. Hydra would take the last."""
     for word in words:
-        key, _, value = word.partition("=")
+        value = word.partition("=")[2]
         group = GROUPS.get(key_of(word))
         if group is None or not (value.startswith("[") and value.endswith("]")):
             continue

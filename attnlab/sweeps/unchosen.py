@@ -6,8 +6,8 @@ They are dropped from the jobs that do not choose the component; what no job cho
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from attnlab.config.checks import is_whole
 from attnlab.config.compose import typed
+from attnlab.config.entries import is_whole
 from attnlab.config.groups import having
 
 

@@ -8,12 +8,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from attnlab.config.groups import GROUPS, HOWS, KEYS, KINDS, Group, having
+from attnlab.config.optimizer import PARAMETER_GROUPS
 from attnlab.config.signatures import MARKS, accepts_any, parameters
 from attnlab.config.suggest import nearest
 from attnlab.config.targets import ConfigError, group_choices, locate
 from attnlab.config.words import names, replaces
-
-OPTIMIZER_GROUPS = "groups"
 
 
 def whole(tree: Mapping[str, Any], words: Sequence[str], *, layered: bool) -> dict[str, Any]:
@@ -42,7 +41,7 @@ def whole(tree: Mapping[str, Any], words: Sequence[str], *, layered: bool) -> di
                 if names(words, f"{name}.{key}") or not replaced:
                     raise ConfigError(f"{name}.{key}: no {name} is chosen; choose one: {', '.join(group_choices(name))}")
             found[name] = {}
-    if found["optimizer"].get(OPTIMIZER_GROUPS):
+    if isinstance(found["optimizer"].get(PARAMETER_GROUPS), Mapping):
         found["optimizer"] = _without_groups_of(found, words, dropped)
     return found
 
@@ -142,7 +141,7 @@ def _not_chosen(group: str, name: str, entry: Any, chosen: Sequence[str]) -> str
 def _without_foreign_keys(where: str, node: Mapping[str, Any], words: Sequence[str], allow: Sequence[str]) -> dict[str, Any]:
     """Without settings of the choice that the command line replaced, which the new one does not know."""
     target = locate(str(node["_target_"]), allow=allow, where=f"{where}._target_")
-    known = {*MARKS, *parameters(target), *((OPTIMIZER_GROUPS,) if where == "optimizer" else ())}
+    known = {*MARKS, *parameters(target), *((PARAMETER_GROUPS,) if where == "optimizer" else ())}
     return {key: value for key, value in node.items() if accepts_any(target) or key in known or names(words, f"{where}.{key}")}
 
 
@@ -153,7 +152,7 @@ def _without_groups_of(tree: Mapping[str, Any], words: Sequence[str], dropped: S
     gone = {*dropped, *(choice for group in placed if replaces(words, group) for choice in group_choices(group))} - {*chosen}
     kept = {
         name: options
-        for name, options in optimizer[OPTIMIZER_GROUPS].items()
-        if name not in gone or names(words, f"optimizer.{OPTIMIZER_GROUPS}.{name}")
+        for name, options in optimizer[PARAMETER_GROUPS].items()
+        if name not in gone or names(words, f"optimizer.{PARAMETER_GROUPS}.{name}")
     }
-    return {**optimizer, OPTIMIZER_GROUPS: kept}
+    return {**optimizer, PARAMETER_GROUPS: kept}

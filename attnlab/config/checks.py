@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from attnlab.config.entries import whole
+from attnlab.config.entries import is_whole, whole
 from attnlab.config.groups import GROUPS, LAYERS, having
 from attnlab.config.optimizer import complete_optimizer
 from attnlab.config.plan import Options, Plan, address_of, ignored_keys, label_of
@@ -106,8 +106,10 @@ def _check_options(tree: dict[str, Any]) -> None:
     for key in ("seed", "retries"):
         if tree[key] < 0:
             raise ConfigError(f"{key}={tree[key]}: must be 0 or more")
-    families = (*METRICS, *(tree["evaluator"] or {}))
-    if not re.fullmatch(rf"({'|'.join(map(re.escape, families))})/\S+", tree["objective"]):
+    families = (*METRICS, *tree["evaluator"])
+    family, _, metric = tree["objective"].partition("/")
+    others = any(is_whole(entry, "evaluator") and not entry["_target_"].startswith("attnlab.") for entry in tree["evaluator"].values())
+    if not metric or not (family in families or others):  # an evaluator of somebody else may call its metrics as it likes
         raise ConfigError(f"objective={tree['objective']}: must be a metric such as test/acc; they begin with {', '.join(families)}")
     check_allowed(tree["allow_targets"])
 

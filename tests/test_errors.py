@@ -75,7 +75,7 @@ BAD_CONFIGS = {
     "attention=rect attention.rect.writes=3": r"attention\.rect\.writes=3: must be a name",
     "attention=ltpa_merge": r"attention\.ltpa_merge\.at: refers to a key that is not there",
     "model._partial_=7": r"model\._partial_=7: can only be true",
-    "ood.msp._partial_=true": r"ood\.msp\._partial_=True: ood\.msp is built as it is",
+    "ood.msp._partial_=true": r"ood\.msp\._partial_=True: ood\.msp is no partial function",
     "logger=none logger.project=x": r"logger\.project: no logger is chosen",
     "experiment=maxdropout/resnet81": r"experiment=maxdropout/resnet81: there is no such experiment; nearest: maxdropout/resnet18",
     "local=null": r"local: there is no file of configs/local to choose",
@@ -103,6 +103,7 @@ def test_bad_configurations_end_in_one_line(words: str) -> None:
 
 BAD_BUILDS = {
     "trainer.max_epochs=0": r"trainer: max_epochs must be at least 1, got 0",
+    "trainer.threads=-1": r"trainer: threads must be at least 1 or null, got -1",
     "trainer.devices=2": r"trainer: devices=2 needs strategy=ddp",
     "trainer.accelerator=gpu": r"PyTorch sees no GPU here; use trainer=auto",
     "data.val=1.5": r"data: val is a fraction",

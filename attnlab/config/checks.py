@@ -6,15 +6,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from attnlab.config.entries import is_whole, whole
+from attnlab.config.entries import is_component, normalised
 from attnlab.config.groups import GROUPS, LAYERS, having
 from attnlab.config.optimizer import complete_optimizer
+from attnlab.config.overrides import check_choices, names
 from attnlab.config.plan import Options, Plan, address_of, ignored_keys, label_of
 from attnlab.config.signatures import complete, conforms, describe, join
 from attnlab.config.suggest import nearest
 from attnlab.config.targets import ConfigError, check_allowed, group_choices, locate
 from attnlab.config.teacher import find_teacher
-from attnlab.config.words import check_choices, names
 
 REFERENCE = re.compile(r"\$\{[^{}:$]+\}")  # ${seed}: another key of the same config
 METRICS = ("test", "val", "train", "ood", "loc", "explain", "calibration")  # what the names of metrics begin with, beside evaluators' own
@@ -29,7 +29,7 @@ def check(cfg: Any, *, choices: Mapping[str, Any], overrides: Sequence[str] = ()
     tree = plain(cfg)
     _check_options(tree)
     layered = any(choices.get(layer) or names(overrides, layer) for layer in LAYERS)
-    tree = whole(tree, overrides, layered=layered)
+    tree = normalised(tree, overrides, layered=layered)
     teacher = find_teacher(tree["teacher"], outputs=Path(tree["paths"]["outputs"])) if tree["teacher"] is not None else None
     tree["teacher"] = teacher and teacher.identity
     full, short = {}, {}
@@ -82,7 +82,7 @@ def _texts(node: Any, where: str = "") -> Iterator[tuple[str, str]]:
 
 def _check_options(tree: dict[str, Any]) -> None:
     for key in having(several=True, optional=True):
-        tree.setdefault(key, {})  # of `evaluator=[]`
+        tree[key] = tree.get(key) or {}  # of `evaluator=[]`
     options = {field.name: field.type for field in dataclasses.fields(Options)}
     for key, value in tree.items():
         if group := GROUPS.get(key):
@@ -108,7 +108,7 @@ def _check_options(tree: dict[str, Any]) -> None:
             raise ConfigError(f"{key}={tree[key]}: must be 0 or more")
     families = (*METRICS, *tree["evaluator"])
     family, _, metric = tree["objective"].partition("/")
-    others = any(is_whole(entry, "evaluator") and not entry["_target_"].startswith("attnlab.") for entry in tree["evaluator"].values())
+    others = any(is_component(entry, "evaluator") and not entry["_target_"].startswith("attnlab.") for entry in tree["evaluator"].values())
     if not metric or not (family in families or others):  # an evaluator of somebody else may call its metrics as it likes
         raise ConfigError(f"objective={tree['objective']}: must be a metric such as test/acc; they begin with {', '.join(families)}")
     check_allowed(tree["allow_targets"])
@@ -123,8 +123,8 @@ def _complete_placed(
         kind = "penalty" if "penalty" in entry else "module"
         where = f"{group}.{name}"
         spelt = f"{where}.{kind}" if names(words, f"{where}.{kind}") else where
-        whole_node, short_node = complete(entry[kind], allow=allow, where=spelt)
-        full[name], short[name] = {**entry, kind: whole_node}, {**entry, kind: short_node}
+        full_node, short_node = complete(entry[kind], allow=allow, where=spelt)
+        full[name], short[name] = {**entry, kind: full_node}, {**entry, kind: short_node}
     return full, short
 
 

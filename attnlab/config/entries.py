@@ -1,7 +1,7 @@
-"""Entries: the nodes of the groups as the files and the command line leave them, made whole before they are held against signatures.
+"""Entries: the nodes of the groups in one form, before they are held against signatures.
 
-What is left over of a component that was not chosen is dropped or refused, `attention.rect.sharpness` is put where it belongs, and what
-the table of groups implies (`_partial_`, `how`) is filled in.
+Settings left over of a component that is not chosen are dropped or refused, short keys (`attention.rect.sharpness`) are moved into the
+component's node, and what the table of groups implies (`_partial_`, `how`) is filled in.
 """
 
 from collections.abc import Mapping, Sequence
@@ -9,24 +9,24 @@ from typing import Any
 
 from attnlab.config.groups import GROUPS, HOWS, KEYS, KINDS, Group, having
 from attnlab.config.optimizer import PARAMETER_GROUPS
+from attnlab.config.overrides import names, replaces
 from attnlab.config.signatures import MARKS, accepts_any, parameters
 from attnlab.config.suggest import nearest
 from attnlab.config.targets import ConfigError, group_choices, locate
-from attnlab.config.words import names, replaces
 
 
-def whole(tree: Mapping[str, Any], words: Sequence[str], *, layered: bool) -> dict[str, Any]:
-    """The tree with every group's node whole. `words` are the overrides; layered: an experiment or a local file takes part.
+def normalised(tree: Mapping[str, Any], words: Sequence[str], *, layered: bool) -> dict[str, Any]:
+    """The tree with every group's node in one form. `words` are the overrides; layered: an experiment or a local file is in use.
 
-    What such a file says of a choice that the command line replaced is dropped: `experiment=NAME regularizer=none` is an ablation. What
-    the command line itself says of a component that is not chosen is an error.
+    Settings in such a file of a choice that the command line replaced are dropped: `experiment=NAME regularizer=none` is an ablation.
+    An override of a component that is not chosen is an error.
     """
     allow, found, dropped = tree["allow_targets"], dict(tree), []
     for name, group in GROUPS.items():
         replaced = replaces(words, name)
         if group.several:
-            chosen = {key: entry for key, entry in tree[name].items() if is_whole(entry, name)}
-            for key in tree[name].keys() - chosen.keys():
+            chosen = {key: entry for key, entry in tree[name].items() if is_component(entry, name)}
+            for key in [key for key in tree[name] if key not in chosen]:
                 if names(words, f"{name}.{key}") or not replaced:
                     raise ConfigError(_not_chosen(name, key, tree[name][key], list(chosen)))
                 dropped.append(key)
@@ -34,7 +34,7 @@ def whole(tree: Mapping[str, Any], words: Sequence[str], *, layered: bool) -> di
         elif tree[name] and "_target_" in tree[name]:
             node = dict(tree[name])
             if layered and replaced:
-                node = _without_foreign_keys(name, node, words, allow)
+                node = _without_unknown_keys(name, node, words, allow)
             found[name] = _implied(name, node, partial=group.partial)
         else:  # an optional group without a choice; `check` has refused the others
             for key in tree[name] or {}:
@@ -46,8 +46,8 @@ def whole(tree: Mapping[str, Any], words: Sequence[str], *, layered: bool) -> di
     return found
 
 
-def is_whole(entry: Any, group: str) -> bool:
-    """Whether an entry of a group of several is a component, and not only settings of one that was not chosen."""
+def is_component(entry: Any, group: str) -> bool:
+    """Whether an entry of a group of several is a component, and not only settings of one that is not chosen."""
     parts = [entry.get("module"), entry.get("penalty")] if isinstance(entry, Mapping) else []
     nodes = parts if GROUPS[group].placed else [entry]
     return any(isinstance(node, Mapping) and "_target_" in node for node in nodes)
@@ -90,7 +90,7 @@ def _with_short_keys(where: str, kind: str, entry: Mapping[str, Any], words: Seq
 def _implied(where: str, node: Mapping[str, Any], *, partial: bool) -> dict[str, Any]:
     """`_partial_: true` where the framework calls the component; nowhere else."""
     if not partial and "_partial_" in node:
-        raise ConfigError(f"{where}._partial_={node['_partial_']}: {where} is built as it is; leave _partial_ out")
+        raise ConfigError(f"{where}._partial_={node['_partial_']}: {where} is no partial function; leave _partial_ out")
     marks = {"_target_": node["_target_"], **({"_partial_": node.get("_partial_", True)} if partial else {})}
     return {**marks, **{key: value for key, value in node.items() if key not in MARKS}}
 
@@ -138,8 +138,8 @@ def _not_chosen(group: str, name: str, entry: Any, chosen: Sequence[str]) -> str
     return f"{group}.{path}: {name} is not chosen ({group}={listed}); {near}"
 
 
-def _without_foreign_keys(where: str, node: Mapping[str, Any], words: Sequence[str], allow: Sequence[str]) -> dict[str, Any]:
-    """Without settings of the choice that the command line replaced, which the new one does not know."""
+def _without_unknown_keys(where: str, node: Mapping[str, Any], words: Sequence[str], allow: Sequence[str]) -> dict[str, Any]:
+    """Without settings of the choice that the command line replaced, where the new one has no such parameter."""
     target = locate(str(node["_target_"]), allow=allow, where=f"{where}._target_")
     known = {*MARKS, *parameters(target), *((PARAMETER_GROUPS,) if where == "optimizer" else ())}
     return {key: value for key, value in node.items() if accepts_any(target) or key in known or names(words, f"{where}.{key}")}

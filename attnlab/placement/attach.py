@@ -95,7 +95,7 @@ def _attach(
                     recorder = Recorder(result.store, f"{placement.key}<{read}")
                     undo.append(model.get_submodule(read).register_forward_hook(recorder).remove)
         _verify(model, built, shape, where)
-        result.store.values.clear()  # of the dry run: a compiled step would be compiled anew once they are gone
+        result.store.values.clear()  # of the dry run: a compiled step would be compiled again once they are gone
     except BaseException:
         for step in reversed(undo):
             step()

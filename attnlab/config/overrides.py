@@ -1,4 +1,4 @@
-"""Words: what a command line says of a configuration: which keys it names, and which choices of a group."""
+"""Overrides: which keys a command line names, and which choices of a group."""
 
 from collections.abc import Sequence
 
@@ -17,7 +17,7 @@ def names(words: Sequence[str], path: str) -> bool:
 
 
 def replaces(words: Sequence[str], group: str) -> bool:
-    """Whether the command line chose a group anew, in place of what a file chose."""
+    """Whether the command line chooses a group, in place of what a file chose."""
     return any(key_of(word) == group for word in words)
 
 

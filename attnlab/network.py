@@ -55,7 +55,7 @@ class Network(nn.Module):
         shape: tuple[int, ...],
         num_classes: int | None = None,
         offers: Mapping[str, Any] | None = None,
-        where: str = "placement",
+        where: str | Mapping[str, str] = "placement",
     ) -> None:
         super().__init__()
         self.backbone = backbone

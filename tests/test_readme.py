@@ -1,15 +1,19 @@
 """The README's examples run as they stand."""
 
+import json
+import os
 import re
+import shlex
+import subprocess
 import sys
-import types
 from pathlib import Path
 
 import pytest
 import torch
-import yaml
 
-README = (Path(__file__).parents[1] / "README.md").read_text()
+from tests import ROOT
+
+README = (ROOT / "README.md").read_text()
 
 
 def block(marker: str) -> str:
@@ -18,21 +22,29 @@ def block(marker: str) -> str:
     return found[1]
 
 
-def test_the_component_of_the_readme_trains(monkeypatch: pytest.MonkeyPatch) -> None:
-    from attnlab.config.build import build
-    from attnlab.config.compose import compose
-    from attnlab.network import Network
-
-    mine, gate = types.ModuleType("mine"), types.ModuleType("mine.gate")
-    exec(compile(block("example: component"), "gate.py", "exec"), gate.__dict__)
-    monkeypatch.setitem(sys.modules, "mine", mine)
-    monkeypatch.setitem(sys.modules, "mine.gate", gate)
-    node = yaml.safe_load(block("example: yaml"))
-    backbone = build(compose(["model.width=4", "logger=none"]).full["model"])(num_classes=10, shape=(1, 16, 16))
-    network = Network(backbone, build(node, allow=["mine"]), shape=(1, 16, 16))
-    assert [placement.place for placement in network.placed.placements] == ["layer1", "layer2", "layer3", "layer4"]
-    network(torch.randn(2, 1, 16, 16)).logits.sum().backward()
-    assert all(component.logit.grad.any() for _, component in network.placed.components())
+def test_the_component_of_the_readme_trains_by_its_command(tmp_path: Path) -> None:
+    """In a folder of a user's, with the package beside it; `start=1` is a whole number where the class asks for a float."""
+    files = {"__init__.py": "", "gate.py": block("example: component"), "conf/attention/gate.yaml": block("example: yaml")}
+    for name, text in files.items():
+        path = tmp_path / "mine" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    (line,) = (line for line in README.splitlines() if "attention.gate.start=1" in line)
+    small = [
+        "model.width=4",
+        "data.limit=64",
+        "data.batch_size=16",
+        "trainer.max_epochs=1",
+        "trainer.accelerator=cpu",
+        "ood=none",
+        "logger=none",
+    ]
+    command = [sys.executable, *shlex.split(line)[1:], *small]
+    done = subprocess.run(command, cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    result = json.loads((tmp_path / done.stdout.splitlines()[-1]).read_text())
+    assert result["places"] == {f"gate@layer{stage}": "after" for stage in (1, 2, 3, 4)}
+    assert repr(result["config"]["attention"]["gate"]["module"]["start"]) == "1.0"
 
 
 def test_the_own_model_of_the_readme_runs() -> None:
@@ -46,8 +58,6 @@ def test_the_own_model_of_the_readme_runs() -> None:
 
 @pytest.mark.parametrize("line", [line for line in README.replace("\\\n", "").splitlines() if line.startswith("python -m attnlab.train ")])
 def test_the_commands_of_the_readme_compose(line: str) -> None:
-    import shlex
-
     from attnlab.config.compose import compose
 
     words = shlex.split(line, comments=True)[3:]

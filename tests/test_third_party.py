@@ -82,7 +82,7 @@ class Follow(nn.Module):
     def forward(self, out, teacher):
         return self.weight * (out.logits - teacher.logits).square().mean()
 ''',
-    "conf/attention/halve.yaml": "halve:\n  at: layer1\n  module: {_target_: theirs.halve.Halve, _partial_: true}\n",
+    "conf/attention/halve.yaml": "halve:\n  at: layer1\n  module: {_target_: theirs.halve.Halve}\n",
     "conf/callback/count.yaml": "count: {_target_: theirs.around.Count}\n",
     "conf/algorithm/twice.yaml": "_target_: theirs.around.Twice\n",
     "conf/evaluator/largest.yaml": "largest: {_target_: theirs.around.Largest}\n",
@@ -123,10 +123,10 @@ def result_of(done: subprocess.CompletedProcess) -> dict:
 
 
 def test_a_newcomer_through_every_door(folder: Path) -> None:
-    words = ["attention=halve", "attention.halve.module.divisor=3", "callback=count", "algorithm=twice", "evaluator=largest"]
+    words = ["attention=halve", "attention.halve.divisor=3", "callback=count", "algorithm=twice", "evaluator=largest"]
     first = result_of(command(folder, *words, "explainer=input_gradient"))
     assert first["places"] == {"halve@layer1": "after"}
-    assert first["config"]["attention"]["halve"]["module"]["divisor"] == 3
+    assert first["config"]["attention"]["halve"]["module"]["divisor"] == 3.0
     metrics = first["metrics"]
     assert metrics["theirs/largest_logit"] > 0 and metrics["train/loss/negative_ce"] > 0
     assert any(key.startswith("explain/input_gradient/") for key in metrics) or "figures/explanations.png" in first["pictures"]

@@ -131,7 +131,7 @@ def vgg16(
 def vgg_ltpa(
     num_classes: int, shape: tuple[int, ...], *, width: int = 64, first_pool: int = 2, bottleneck: int | None = None
 ) -> DropoutVGG:
-    """The VGG-att trunk, to be used with attention=ltpa_att1, ltpa_att2 or ltpa_att3; alone, `fc` classifies g. See `DropoutVGG`."""
+    """The VGG-att trunk, to be used with attention=ltpa; alone, `fc` classifies g. See `DropoutVGG`."""
     return DropoutVGG("vgg_ltpa", num_classes, shape, attention=True, width=width, first_pool=first_pool, bottleneck=bottleneck)
 
 

@@ -2,60 +2,97 @@
 
 import dataclasses
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from attnlab.config.groups import GROUPS, HOWS, KEYS, having
+from attnlab.config.entries import is_component, normalised
+from attnlab.config.groups import GROUPS, LAYERS, having
 from attnlab.config.optimizer import complete_optimizer
+from attnlab.config.overrides import check_choices, names
 from attnlab.config.plan import Options, Plan, address_of, ignored_keys, label_of
-from attnlab.config.signatures import complete, conforms, describe, parameters
+from attnlab.config.signatures import complete, conforms, describe, join
 from attnlab.config.suggest import nearest
-from attnlab.config.targets import ConfigError, group_choices, locate
+from attnlab.config.targets import ConfigError, check_allowed, group_choices, locate
 from attnlab.config.teacher import find_teacher
+
+REFERENCE = re.compile(r"\$\{[^{}:$]+\}")  # ${seed}: another key of the same config
+METRICS = ("test", "val", "train", "ood", "loc", "explain", "calibration")  # what the names of metrics begin with, beside evaluators' own
 
 
 def check(cfg: Any, *, choices: Mapping[str, Any], overrides: Sequence[str] = ()) -> Plan:
-    """Hold a composed config against every signature it names; ConfigError on the first thing that cannot be meant."""
-    from omegaconf import OmegaConf
-    from omegaconf.errors import OmegaConfBaseException
+    """Hold a composed config against the table of groups and every signature it names; ConfigError on the first mistake.
 
-    try:
-        tree = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True) if OmegaConf.is_config(cfg) else dict(cfg)
-    except OmegaConfBaseException as error:
-        raise ConfigError(str(error).splitlines()[0]) from error
-    tree.pop("hydra", None)
+    `choices` are Hydra's of the groups; `overrides` what the command line says (see `attnlab.config.entries`).
+    """
+    check_choices(overrides)
+    tree = plain(cfg)
     _check_options(tree)
-    _check_keyed(tree)
+    layered = any(choices.get(layer) or names(overrides, layer) for layer in LAYERS)
+    tree = normalised(tree, overrides, layered=layered)
     teacher = find_teacher(tree["teacher"], outputs=Path(tree["paths"]["outputs"])) if tree["teacher"] is not None else None
     tree["teacher"] = teacher and teacher.identity
     full, short = {}, {}
     for key, value in tree.items():
         if key == "optimizer":
             full[key], short[key] = complete_optimizer(value, allow=tree["allow_targets"])
+        elif key in GROUPS and GROUPS[key].placed:
+            full[key], short[key] = _complete_placed(key, value, overrides, allow=tree["allow_targets"])
         else:
             full[key], short[key] = complete(value, allow=tree["allow_targets"], where=key)
     _check_demands(full)
     label = tree["name"] or label_of(full, choices)
-    if not re.fullmatch(r"[\w.+=-]{1,80}", label):
+    if not re.fullmatch(r"[\w.+=-]{1,80}", label, re.ASCII):
         raise ConfigError(f"name={label}: use 1 to 80 letters, digits and . _ + = -")
     ignored = ignored_keys(full)
     return Plan(full, short, label, address_of(short, ignored), ignored, tuple(overrides), teacher and teacher.path)
 
 
+def plain(cfg: Any) -> dict[str, Any]:
+    """A composed config as plain data, its references resolved. A resolver (`${oc.env:NAME}`) is refused outside `paths`.
+
+    A record holds the whole configuration and travels, so what a config reads from its machine would travel too.
+    """
+    from omegaconf import OmegaConf
+    from omegaconf.errors import InterpolationKeyError, OmegaConfBaseException
+
+    if not OmegaConf.is_config(cfg):
+        return dict(cfg)
+    for path, text in _texts(OmegaConf.to_container(cfg, resolve=False)):
+        if "${" in REFERENCE.sub("", text) and path.partition(".")[0] not in ("paths", "hydra"):
+            raise ConfigError(f"{path}: calls a resolver of OmegaConf, which is allowed in paths alone; give the value itself")
+    try:
+        tree = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
+    except InterpolationKeyError as error:
+        raise ConfigError(f"{error.full_key}: refers to a key that is not there: {str(error).splitlines()[0]}") from error
+    except OmegaConfBaseException as error:
+        raise ConfigError(str(error).splitlines()[0]) from error
+    tree.pop("hydra", None)
+    return tree
+
+
+def _texts(node: Any, where: str = "") -> Iterator[tuple[str, str]]:
+    """Every text of a tree with its dotted key."""
+    if isinstance(node, Mapping | list):
+        for key, value in node.items() if isinstance(node, Mapping) else enumerate(node):
+            yield from _texts(value, join(where, str(key)))
+    elif isinstance(node, str):
+        yield where, node
+
+
 def _check_options(tree: dict[str, Any]) -> None:
     for key in having(several=True, optional=True):
-        tree.setdefault(key, {})  # of `evaluator=[]`
+        tree[key] = tree.get(key) or {}  # of `evaluator=[]`
     options = {field.name: field.type for field in dataclasses.fields(Options)}
     for key, value in tree.items():
         if group := GROUPS.get(key):
             if value is not None and not isinstance(value, Mapping):
                 raise ConfigError(f"{key}={value}: must name a file of configs/{key}")
-            if not group.several and "_target_" not in (value or {}) and (value or not group.optional):
+            if not (group.several or group.optional) and "_target_" not in (value or {}):
                 raise ConfigError(f"{key}: no _target_; choose one: {', '.join(group_choices(key))}")
             continue
         if key not in options:
-            raise ConfigError(f"unknown key {key}; {nearest(key, [*GROUPS, *options])}")
+            raise ConfigError(f"unknown key {key}; {nearest(key, [*GROUPS, *LAYERS, *options])}")
         if not conforms(value, options[key]):
             raise ConfigError(f"{key}={value}: must be {describe(options[key])}")
     for key in (*options, *GROUPS):
@@ -64,50 +101,31 @@ def _check_options(tree: dict[str, Any]) -> None:
     for key in tree["paths"]:
         if key != "outputs":
             raise ConfigError(f"unknown key paths.{key}; nearest: paths.outputs")
-    if tree["seed"] < 0:
-        raise ConfigError(f"seed={tree['seed']}: must be 0 or more")
+    if "outputs" not in tree["paths"]:
+        raise ConfigError("paths.outputs: missing; it cannot be deleted")
+    for key in ("seed", "retries"):
+        if tree[key] < 0:
+            raise ConfigError(f"{key}={tree[key]}: must be 0 or more")
+    families = (*METRICS, *tree["evaluator"])
+    family, _, metric = tree["objective"].partition("/")
+    others = any(is_component(entry, "evaluator") and not entry["_target_"].startswith("attnlab.") for entry in tree["evaluator"].values())
+    if not metric or not (family in families or others):  # an evaluator of somebody else may call its metrics as it likes
+        raise ConfigError(f"objective={tree['objective']}: must be a metric such as test/acc; they begin with {', '.join(families)}")
+    check_allowed(tree["allow_targets"])
 
 
-def _check_keyed(tree: Mapping[str, Any]) -> None:
-    """Every entry of attention, regularizer and ood is a whole component; an override of one that was not chosen leaves a torso."""
-
-    for group in having(several=True):
-        chosen = [name for name, entry in tree[group].items() if is_whole(entry, group)]
-        for name, entry in tree[group].items():
-            if name not in chosen:
-                rest = _leaf(name, entry)
-                names = [*chosen, *group_choices(group)]
-                near = f"{group}={name} chooses it" if name in names else nearest(name, names)
-                raise ConfigError(f"{group}.{rest}: {name} is not chosen ({group}={_listed(chosen)}); {near}")
-            if not GROUPS[group].placed:
-                continue
-            known = ("penalty",) if "penalty" in entry else KEYS
-            for key in entry:
-                if key not in known:
-                    inner = entry.get("module", entry.get("penalty"))
-                    raise ConfigError(f"unknown key {group}.{name}.{key}; {_near_entry(group, name, key, known, inner)}")
-            if entry.get("how", "after") not in HOWS:
-                raise ConfigError(f"{group}.{name}.how={entry['how']}: must be one of {', '.join(HOWS)}")
-
-
-def is_whole(entry: Any, group: str) -> bool:
-    """Whether an entry of a group is a component, and not only overrides of one that was not chosen."""
-    parts = [entry.get("module"), entry.get("penalty")] if isinstance(entry, Mapping) else []
-    nodes = parts if GROUPS[group].placed else [entry]
-    return any(isinstance(node, Mapping) and "_target_" in node for node in nodes)
-
-
-def _near_entry(group: str, name: str, key: str, known: Sequence[str], inner: Any) -> str:
-    """`attention.rect.sharpness` is meant for the module: say so."""
-
-    inside = []
-    if isinstance(inner, Mapping) and "_target_" in inner:
-        inside = list(parameters(locate(str(inner["_target_"]), allow=(str(inner["_target_"]).partition(".")[0],))))
-    kind = "module" if "module" in known else "penalty"
-    names = [*known, *(f"{kind}.{parameter}" for parameter in inside)]
-    if key in inside:
-        return f"nearest: {group}.{name}.{kind}.{key}"
-    return nearest(key, names)
+def _complete_placed(
+    group: str, entries: Mapping[str, Any], words: Sequence[str], *, allow: Sequence[str]
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """`complete` of every entry of a placed group, with its keys named as the command line does: `attention.rect.sharpness` if it can."""
+    full, short = {}, {}
+    for name, entry in entries.items():
+        kind = "penalty" if "penalty" in entry else "module"
+        where = f"{group}.{name}"
+        spelt = f"{where}.{kind}" if names(words, f"{where}.{kind}") else where
+        full_node, short_node = complete(entry[kind], allow=allow, where=spelt)
+        full[name], short[name] = {**entry, kind: full_node}, {**entry, kind: short_node}
+    return full, short
 
 
 def _check_demands(full: Mapping[str, Any]) -> None:
@@ -118,17 +136,6 @@ def _check_demands(full: Mapping[str, Any]) -> None:
         for key, entry in full[group].items():
             if entry.get("writes") and not getattr(loss, "soft_targets", False):
                 raise ConfigError(f"{group}={key} makes soft labels, which loss {name} cannot take; use loss=ce or drop {group}={key}")
-            at = entry.get("at")
-            if entry.get("how") == "replace" and "fc" in ([at] if isinstance(at, str) else at or []) and getattr(loss, "needs_fc", False):
+            at = entry.get("at", [])
+            if entry.get("how") == "replace" and "fc" in (at if isinstance(at, list) else [at]) and getattr(loss, "needs_fc", False):
                 raise ConfigError(f"loss {name} needs the Linear at fc, which {group}={key} replaces; use loss=ce or another {group}")
-
-
-def _leaf(name: str, entry: Any) -> str:
-    while isinstance(entry, Mapping) and entry:
-        key, entry = next(iter(entry.items()))
-        name = f"{name}.{key}"
-    return name
-
-
-def _listed(names: Sequence[str]) -> str:
-    return names[0] if len(names) == 1 else f"[{','.join(names)}]" if names else "none"

@@ -7,19 +7,47 @@ from collections.abc import Sequence
 from typing import Any
 
 from attnlab.config.checks import check
-from attnlab.config.groups import GROUPS
+from attnlab.config.groups import GROUPS, LAYERS
 from attnlab.config.plan import Options, Plan
 from attnlab.config.suggest import nearest
 from attnlab.config.targets import ConfigError, config_dir, group_choices
 
+# options of Hydra that take the next word as their value
+OPTIONS_WITH_VALUE = (
+    "--cfg",
+    "-c",
+    "--package",
+    "-p",
+    "--config-path",
+    "-cp",
+    "--config-name",
+    "-cn",
+    "--config-dir",
+    "-cd",
+    "--info",
+    "-i",
+)
+OPTIONS_WITH_VALUE += ("--experimental-rerun",)
+
 
 def loosen(arguments: Sequence[str]) -> list[str]:
-    """`a.b=1` and `+a.b=1` become `++a.b=1`: Hydra takes keys that only a signature knows; `check` refuses those that nothing knows."""
-    return [re.sub(r"^\+?(?!hydra\.)(?=[A-Za-z_]\w*(\.[\w-]+)+=)", "++", text) for text in arguments]
+    """`a.b=1` and `+a.b=1` become `++a.b=1`: Hydra takes keys that only a signature knows; `check` refuses those that nothing knows.
+
+    `+experiment=NAME`, an older spelling, becomes `experiment=NAME`. ConfigError for a word that is neither an override nor an option.
+    """
+    found = []
+    for before, text in zip(["", *arguments], arguments):
+        if re.match(r"--?[A-Za-z_][\w.]*=", text) and text.partition("=")[0] not in OPTIONS_WITH_VALUE:
+            raise ConfigError(f"{text}: write it without dashes: {text.lstrip('-')}")
+        if "=" not in text and not text.startswith(("-", "~")) and before not in OPTIONS_WITH_VALUE:
+            raise ConfigError(f"{text!r} is no override; write key=value, in quotes where a value has spaces")
+        text = re.sub(rf"^\+?(({'|'.join(LAYERS)})=)(\[?)", lambda found: f"{'+' if found[3] else ''}{found[1]}{found[3]}", text)
+        found.append(re.sub(r"^\+?(?!hydra\.)(?=[A-Za-z_]\w*(\.[\w-]+)+=)", "++", text))
+    return found
 
 
 def typed(override: str) -> str:
-    """An override as a person types it: without what `loosen` put before it. `+experiment=...` keeps its `+`, which Hydra asks for."""
+    """An override as a person types it: without what `loosen` put before it."""
     return override.removeprefix("++")
 
 
@@ -58,9 +86,9 @@ def hydra_version() -> dict[str, str]:
 def explain(error: BaseException) -> str:
     """Hydra's and OmegaConf's messages as one line with key and remedy."""
 
-    text = " ".join(str(error).split())
+    text = " ".join(str(error).split()).split(" See https://hydra.cc")[0]
     if found := re.search(r"Could not (?:find|load) '([^']*)'", text):
-        group, _, choice = found[1].rpartition("/")
+        group, _, choice = found[1].partition("/") if not found[1].startswith("hydra/") else found[1].rpartition("/")
         if choice and group and not group.startswith("hydra"):
             known = group_choices(group)
             near = nearest(choice, known) if known else f"{group} is no group"
@@ -68,15 +96,19 @@ def explain(error: BaseException) -> str:
         options = re.search(r"Available options in '[^']*':(.*?)Config search path", text)
         known = f"; known: {', '.join(options[1].split())}" if options else ""
         return f"{group}={choice}: there is no such choice{known}"
+    if (found := re.search(r"Could not override '([^']*)'", text)) and found[1] in LAYERS:
+        return f"{found[1]}: there is no file of configs/{found[1]} to choose"
     if found := re.search(r"Could not override '([^']*)'", text):
         return f"unknown key {found[1]}; {nearest(found[1], _top_level())}"
     if found := re.search(r"Could not delete.*?'([^']*)'|Could not delete from config\. '?(\S+?)'? does not exist", text):
         return f"~{found[1] or found[2]}: there is nothing to delete under that key"
-    return text.split(" See https://hydra.cc")[0].split(" Config search path:")[0]
+    if found := re.match(r"LexerNoViableAltException: (.*?) ?\^?$", text):
+        return f"{found[1]}: cannot be read as key=value; put a value with letters beyond ASCII or with signs in quotes: key='\"value\"'"
+    return text.split(" Config search path:")[0]
 
 
 def _top_level() -> list[str]:
-    return [*GROUPS, *(field.name for field in dataclasses.fields(Options))]
+    return [*GROUPS, *LAYERS, *(field.name for field in dataclasses.fields(Options))]
 
 
 def compose_cells(cells: Sequence[Sequence[str]], seeds: Sequence[int]) -> list[list[Plan]]:

@@ -7,18 +7,22 @@ from dataclasses import dataclass
 
 KEYS = ("at", "how", "reads", "writes", "module")  # of a component that is placed in the network
 HOWS = ("after", "before", "replace")
+KINDS = ("activation", "conv", "norm")  # of places, for `at: {type: norm}`
+LAYERS = ("experiment", "local")  # folders of configs whose files set keys of several groups
 
 
 @dataclass(frozen=True)
 class Group:
-    """several: takes a list. placed: its components are put AT places of the network (or are penalties on its weights). optional: may be
-    none. trains: can change the trained network. counts: can change a number, so that it is part of a run's address.
-    ordered: the order of several choices can matter. usual: the choice that a run's name need not say. asked_by: the evaluator that uses
-    what is chosen, and is added where it is not chosen itself.
+    """several: takes a list. partial: its node (of a placed component: its `module`) is built as a partial function, which the framework
+    calls, so `_partial_: true` need not be said. placed: its components are put AT places of the network (or are penalties on its
+    weights). optional: may be none. trains: can change the trained network. counts: can change a number, so that it is part of a run's
+    address. ordered: the order of several choices can matter. usual: the choice that a run's name need not say. asked_by: the evaluator
+    that uses what is chosen, and is added where it is not chosen itself.
     """
 
     name: str
     several: bool = False
+    partial: bool = False
     placed: bool = False
     optional: bool = False
     trains: bool = True
@@ -32,15 +36,15 @@ GROUPS = {
     group.name: group
     for group in (
         Group("data"),
-        Group("model"),
-        Group("attention", several=True, placed=True, optional=True, ordered=True),
-        Group("regularizer", several=True, placed=True, optional=True, ordered=True),
-        Group("loss", usual="ce"),
+        Group("model", partial=True),
+        Group("attention", several=True, partial=True, placed=True, optional=True, ordered=True),
+        Group("regularizer", several=True, partial=True, placed=True, optional=True, ordered=True),
+        Group("loss", partial=True, usual="ce"),
         Group("distillation", several=True, optional=True),
         Group("algorithm", usual="supervised"),
         Group("callback", several=True, optional=True, ordered=True),
-        Group("optimizer"),
-        Group("schedule"),
+        Group("optimizer", partial=True),
+        Group("schedule", partial=True),
         Group("trainer"),
         Group("ood", several=True, optional=True, trains=False),
         Group("evaluator", several=True, optional=True, trains=False),

@@ -25,12 +25,17 @@ def parameters(target: Any) -> dict[str, inspect.Parameter]:
     return {name: parameter for name, parameter in found.items() if name not in GIVEN and name != "self"}
 
 
+def accepts_any(target: Any) -> bool:
+    """Whether a target takes keyword arguments of any name."""
+    return any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in inspect.signature(target).parameters.values())
+
+
 def complete(node: Any, *, allow: Sequence[str] = (), where: str = "") -> tuple[Any, Any]:
     """Check a config tree against the signatures of its targets; return (full, short).
 
     full has every parameter that the config or the signature sets: what goes into the record. short leaves out values that equal the
     signature's default, so that a run keeps its address when a component gains a parameter. Raises ConfigError for an unknown key, a
-    missing one or a value of the wrong type, naming key and remedy.
+    missing one or a value of the wrong type, naming key and remedy. A whole number given for a `float` becomes one (`coerced`).
     """
 
     if isinstance(node, Mapping) and "_target_" not in node:
@@ -42,24 +47,26 @@ def complete(node: Any, *, allow: Sequence[str] = (), where: str = "") -> tuple[
     target = locate(str(node["_target_"]), allow=allow, where=join(where, "_target_"))
     known = parameters(target)
     hints = _hints(target)
-    swallows = any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in known.values())
     full, short = {}, {}
     for key, value in node.items():
         if key in MARKS:
+            if key == "_partial_" and value is not True:
+                raise ConfigError(f"{join(where, key)}={value}: can only be true, or left out")
             full[key] = short[key] = value
             continue
         path = join(where, key)
-        if key not in known and not swallows:
+        if key not in known and not accepts_any(target):
             raise ConfigError(f"unknown key {path}; {nearest(key, list(known), prefix=path.removesuffix(key))}")
+        if key in hints and not conforms(value, hints[key]):
+            raise ConfigError(f"{path}={value}: must be {describe(hints[key])}")
+        value = coerced(value, hints.get(key, Any))
         if isinstance(value, Mapping):
             full[key], short[key] = complete(value, allow=allow, where=path)
             continue
-        if key in hints and not conforms(value, hints[key]):
-            raise ConfigError(f"{path}={value}: must be {describe(hints[key])}")
         full[key] = value
         if key not in known or not _same(value, known[key].default):
             short[key] = value
-    own = not str(node["_target_"]).startswith(LIBRARIES)
+    own = not str(node["_target_"]).startswith(tuple(LIBRARIES))
     for name, parameter in known.items():
         if name in full or parameter.kind in (inspect.Parameter.VAR_KEYWORD, inspect.Parameter.VAR_POSITIONAL):
             continue
@@ -96,9 +103,35 @@ def conforms(value: Any, hint: Any) -> bool:
         if origin is tuple and len(items) > 1 and Ellipsis not in arguments:
             return len(value) == len(items) and all(map(conforms, value, items))
         return all(conforms(item, items[0]) for item in value) if items else True
-    if origin in (dict, Mapping) or hint is dict:
-        return isinstance(value, Mapping)
+    if origin in (dict, Mapping) or hint in (dict, Mapping):
+        if not isinstance(value, Mapping) or "_target_" in value:
+            return False
+        return not arguments or all(conforms(key, arguments[0]) and conforms(item, arguments[1]) for key, item in value.items())
     return True
+
+
+def coerced(value: Any, hint: Any) -> Any:
+    """A value that conforms to a type annotation, with whole numbers made floats where a float is asked for, at any depth.
+
+    So the record, the address and the object see one value, whether 1 or 1.0 was written. An `int | float` keeps what was written.
+    A float is never made an int: 2.0 for an `int` is refused.
+    """
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if origin in (typing.Union, types.UnionType):
+        fitting = [argument for argument in arguments if conforms(value, argument)]
+        if any(argument is int or typing.get_origin(argument) is Literal for argument in fitting):
+            return value
+        known = [argument for argument in fitting if argument is float or typing.get_origin(argument)]
+        return coerced(value, known[0]) if len(known) == 1 else value
+    if origin in (list, tuple, Sequence) and isinstance(value, list | tuple):
+        items = [argument for argument in arguments if argument is not Ellipsis]
+        each = items if origin is tuple and len(items) > 1 else items[:1] * len(value)
+        return [coerced(item, argument) for item, argument in zip(value, each)] if len(each) == len(value) else value
+    if origin in (dict, Mapping) and isinstance(value, Mapping):
+        return {key: coerced(item, arguments[1]) for key, item in value.items()}
+    return value
 
 
 def describe(hint: Any) -> str:
@@ -108,6 +141,8 @@ def describe(hint: Any) -> str:
         return "one of " + ", ".join(str(argument).lower() if isinstance(argument, bool) else str(argument) for argument in arguments)
     if origin in (typing.Union, types.UnionType):
         return " or ".join(describe(argument) for argument in arguments)
+    if origin in (dict, Mapping) or hint is dict:
+        return "keys with values" + (f", each {describe(arguments[1])}" if arguments else "")
     if origin in (list, tuple, Sequence):
         return "a list, each " + " and ".join(describe(argument) for argument in arguments if argument is not Ellipsis)
     words = {bool: "true or false", int: "a whole number", float: "a number", str: "a text", type(None): "null", Any: "given"}

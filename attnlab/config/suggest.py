@@ -1,4 +1,4 @@
-"""Suggest: what a mistyped word was probably meant to be. Imports nothing heavy."""
+"""Suggest: the known names nearest to a mistyped one. Imports nothing heavy."""
 
 import difflib
 from collections.abc import Sequence

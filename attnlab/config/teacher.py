@@ -36,7 +36,7 @@ class Teacher:
 def find_teacher(word: str, *, outputs: Path) -> Teacher:
     """What a word after `teacher=` names. ConfigError, one line: there is no such run, it is not finished, or several begin like that.
 
-    A training address need not be there yet (see `trained`): it says by itself which teacher is meant.
+    A training address need not be there yet (see `trained`): it identifies the teacher by itself.
     """
     kind, _, rest = word.partition(":")
     if f"{kind}:" in (TRAINING, WEIGHTS):
@@ -64,8 +64,8 @@ def trained(address: str, outputs: Path) -> Path | None:
 
 
 def _is(folder: Path, address: str) -> bool:
-    told = _told(folder)
-    return told.get("training") == address and told.get("status") == "finished"
+    result = _result(folder)
+    return result.get("training") == address and result.get("status") == "finished"
 
 
 def _named(word: str, outputs: Path) -> Path:
@@ -82,24 +82,24 @@ def _named(word: str, outputs: Path) -> Path:
 
 
 def _training(word: str, folder: Path) -> str:
-    told = _told(folder)
-    if not told:
+    result = _result(folder)
+    if not result:
         raise ConfigError(f"teacher={word}: {folder / 'result.json'} is missing or damaged, so this is no run")
-    if told.get("status") != "finished":
-        command = f"; train it first: {told['command']}" if isinstance(told.get("command"), str) else ""
-        raise ConfigError(f"teacher={word}: {folder.name} is not finished ({told.get('status')}){command}".replace("\n", " "))
-    training = told.get("training")
+    if result.get("status") != "finished":
+        command = f"; train it first: {result['command']}" if isinstance(result.get("command"), str) else ""
+        raise ConfigError(f"teacher={word}: {folder.name} is not finished ({result.get('status')}){command}".replace("\n", " "))
+    training = result.get("training")
     if not isinstance(training, str) or not ADDRESS.fullmatch(training):
-        raise ConfigError(f"teacher={word}: the record of {folder.name} tells no training address; run it again with this version")
+        raise ConfigError(f"teacher={word}: the record of {folder.name} holds no training address; run it again with this version")
     return training
 
 
-def _told(folder: Path) -> Mapping[str, Any]:
+def _result(folder: Path) -> Mapping[str, Any]:
     try:
-        told = json.loads((folder / "result.json").read_text())
+        result = json.loads((folder / "result.json").read_text())
     except (OSError, ValueError):
         return {}
-    return told if isinstance(told, dict) else {}
+    return result if isinstance(result, dict) else {}
 
 
 def _runs(outputs: Path) -> Iterator[Path]:

@@ -130,7 +130,8 @@ def make_network(
     model = checked(build(plan.full["model"], allow=plan.allow, where="model"), where="model")
     backbone = model(num_classes=data.num_classes, shape=data.shape)
     places = places_of(backbone, data.shape)
-    options = {"shape": data.shape, "num_classes": data.num_classes, "offers": offers, "where": "{attention,regularizer}"}
+    where = {name: f"{group}.{name}" for group in having(placed=True) for name in plan.full[group]}
+    options = {"shape": data.shape, "num_classes": data.num_classes, "offers": offers, "where": where}
     return Network(backbone, placements, **options).to(memory_format=torch.channels_last), places
 
 

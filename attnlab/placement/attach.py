@@ -11,7 +11,7 @@ from torch import nn
 from attnlab.config.asking import asked, given
 from attnlab.placement.hooks import TARGET, After, Before, Placed, Placement, ReadsOfReplacement, Recorder, Shape, WritesOfReplacement
 from attnlab.placement.places import dry_run, places_of, shape_of
-from attnlab.placement.spec import resolve
+from attnlab.placement.spec import Where, resolve, spelt
 
 
 def place(
@@ -21,16 +21,17 @@ def place(
     shape: Shape,
     num_classes: int | None = None,
     offers: Mapping[str, Any] | None = None,
-    where: str = "placement",
+    where: Where = "placement",
 ) -> Placed:
     """Put the placed modules of `placements` into `model` and return them.
 
     They are built and attached in the order of `placements`; several on one place run in that order, after any replacement. What a read
     place gives is its value after its own placed modules. `offers`: what else a constructor may ask for by name (`attnlab.config.asking`);
-    `where` is only used in messages.
+    `where` is only used in messages: what stands before the names of placements, or what each is called, by name.
 
     Raises ValueError for: no place matched (with the nearest names), two replacements of one place or of nested ones, a place inside a
-    replaced one, a place called with several shapes or without a tensor, reads of a place that runs later, a module that changes the shape.
+    replaced one, a place without a tensor, one called several times by a component that is not `shareable`, reads of a place that runs
+    later, a module that changes the shape.
     """
     return _attach(model, placements, shape=shape, offers={**(offers or {}), "num_classes": num_classes}, where=where)[0]
 
@@ -49,7 +50,7 @@ def placed(
 
 
 def _attach(
-    model: nn.Module, placements: Mapping[str, Mapping[str, Any]], *, shape: Shape, offers: Mapping[str, Any], where: str
+    model: nn.Module, placements: Mapping[str, Mapping[str, Any]], *, shape: Shape, offers: Mapping[str, Any], where: Where
 ) -> tuple[Placed, list[Callable[[], Any]]]:
     places = places_of(model, shape)
     resolved = resolve(placements, places, where=where)
@@ -63,15 +64,17 @@ def _attach(
             "host": hosts.get(placement.place),
             "read_shapes": [next(iter(places[read].outputs)) for read in placement.reads if read != TARGET],
         }
-        built.append((placement, _build(f"{where}.{placement.name}.module", placements[placement.name]["module"], placement.shape, here)))
+        built.append((placement, _build(spelt(where, placement.name), placements[placement.name]["module"], placement.shape, here)))
 
     for placement, component in built:
         result.asks |= set(asked(component, skip=1 + len(placement.reads)))
     try:
         for placement, component in built:  # replacements first: the other placed modules then hang on what really stands there
             if placement.how == "replace":
-                model.set_submodule(placement.place, component.train(model.training), strict=True)
-                undo.append(_Restore(model, placement.place, hosts[placement.place]))
+                host = hosts[placement.place]
+                for name in [name for name, module in model.named_modules(remove_duplicate=False) if module is host]:
+                    model.set_submodule(name, component.train(model.training), strict=True)  # a module may have several names
+                    undo.append(_Restore(model, name, host))
                 result._standing.append((placement.key, component))
                 reading = ReadsOfReplacement(component, result.store, placement)
                 if reading.keys or reading.names:
@@ -92,7 +95,7 @@ def _attach(
                     recorder = Recorder(result.store, f"{placement.key}<{read}")
                     undo.append(model.get_submodule(read).register_forward_hook(recorder).remove)
         _verify(model, built, shape, where)
-        result.store.values.clear()  # of the dry run: a compiled step would be compiled anew once they are gone
+        result.store.values.clear()  # of the dry run: a compiled step would be compiled again once they are gone
     except BaseException:
         for step in reversed(undo):
             step()
@@ -124,11 +127,13 @@ def _verify(model: nn.Module, built: list[tuple[Placement, nn.Module]], shape: S
     """A second dry run, now with the placed modules: none may change a shape on its way through."""
     if not built:
         return
-    handles, seen = [], {}
+    handles, changed = [], {}
 
     def watch(placement: Placement) -> Callable:
         def hook(module: nn.Module, args: tuple, output: Any) -> None:
-            seen[placement.key] = shape_of(output[0] if placement.writes else output)
+            was, now = shape_of(args[0]), shape_of(output[0] if placement.writes else output)
+            if now != was:
+                changed[placement.key] = f"gives {now} at {placement.place}, must keep {was}"
 
         return hook
 
@@ -142,7 +147,7 @@ def _verify(model: nn.Module, built: list[tuple[Placement, nn.Module]], shape: S
             component.eval()
         dry_run(model, shape)
     except (RuntimeError, TypeError, IndexError) as error:
-        names = ", ".join(dict.fromkeys(f"{where}.{placement.name}" for placement, _ in built))
+        names = ", ".join(dict.fromkeys(spelt(where, placement.name) for placement, _ in built))
         raise ValueError(f"{names}: a pass through the placed network fails: {str(error).splitlines()[0]}") from error
     finally:
         for handle in handles:
@@ -150,5 +155,5 @@ def _verify(model: nn.Module, built: list[tuple[Placement, nn.Module]], shape: S
         for _, component in built:
             component.train(model.training)
     for placement, _ in built:
-        if placement.how != "replace" and seen[placement.key] != placement.shape:
-            raise ValueError(f"{where}.{placement.name}: gives {seen[placement.key]} at {placement.place}, must keep {placement.shape}")
+        if placement.key in changed:
+            raise ValueError(f"{spelt(where, placement.name)}: {changed[placement.key]}")

@@ -1,7 +1,7 @@
 """Places: what one dry run sees of a network: every named module that ran, its shapes, and the order; and globs over their names."""
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, KeysView, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,12 +13,23 @@ from attnlab.placement.hooks import Shape
 
 @dataclass
 class Place:
-    """What one dry run saw at a named module: its input and output shapes (without batch), and when it ran."""
+    """What one dry run saw at a named module: its class, how often it was called, its input and output shapes (without batch) in the
+    order of the calls, when it first started and last ended."""
 
-    inputs: set[Shape | None] = field(default_factory=set)
-    outputs: set[Shape | None] = field(default_factory=set)
+    module: type[nn.Module] = nn.Module
+    calls: int = 0
+    shapes_in: dict[Shape | None, None] = field(default_factory=dict)
+    shapes_out: dict[Shape | None, None] = field(default_factory=dict)
     start: int = -1
     end: int = -1
+
+    @property
+    def inputs(self) -> KeysView[Shape | None]:
+        return self.shapes_in.keys()
+
+    @property
+    def outputs(self) -> KeysView[Shape | None]:
+        return self.shapes_out.keys()
 
 
 def places_of(model: nn.Module, shape: Shape) -> dict[str, Place]:
@@ -28,7 +39,8 @@ def places_of(model: nn.Module, shape: Shape) -> dict[str, Place]:
 
     def enter(place: Place) -> Callable:
         def hook(module: nn.Module, args: tuple, kwargs: dict) -> None:
-            place.inputs.add(shape_of(args[0]) if args else None)
+            place.calls += 1
+            place.shapes_in[shape_of(args[0]) if args else None] = None
             if place.start < 0:
                 place.start = next(clock)
 
@@ -36,14 +48,14 @@ def places_of(model: nn.Module, shape: Shape) -> dict[str, Place]:
 
     def leave(place: Place) -> Callable:
         def hook(module: nn.Module, args: tuple, output: Any) -> None:
-            place.outputs.add(shape_of(output))
+            place.shapes_out[shape_of(output)] = None
             place.end = next(clock)
 
         return hook
 
     for name, module in model.named_modules():
         if name:
-            place = places[name] = Place()
+            place = places[name] = Place(type(module))
             handles.append(module.register_forward_pre_hook(enter(place), with_kwargs=True))
             handles.append(module.register_forward_hook(leave(place)))
     try:

@@ -11,7 +11,7 @@ from attnlab.config.plan import Plan
 from attnlab.config.targets import config_dir
 from attnlab.sweeps.local import register
 from attnlab.sweeps.processes import die_with_parent
-from attnlab.terminal import console, leave, message
+from attnlab.terminal import console, leave, message, one_line
 
 
 def main(job: Callable[[Plan], Any], *, config_name: str = "train") -> None:
@@ -24,7 +24,8 @@ def main(job: Callable[[Plan], Any], *, config_name: str = "train") -> None:
     register()
     os.environ["HYDRA_FULL_ERROR"] = "1"  # hand errors to us, who print them in one line
     command = list(sys.argv[1:])
-    sys.argv[1:] = loosen(command)
+    with one_line():
+        sys.argv[1:] = loosen(command)
     failed: list[Exception] = []
 
     @hydra.main(config_path=str(config_dir().resolve()), config_name=config_name, **hydra_version())

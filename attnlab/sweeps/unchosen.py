@@ -6,15 +6,15 @@ They are dropped from the jobs that do not choose the component; what no job cho
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from attnlab.config.checks import is_whole
 from attnlab.config.compose import typed
+from attnlab.config.entries import is_component
 from attnlab.config.groups import having
 
 
 def chosen_components(config: Mapping[str, Any]) -> set[str]:
     """The components of a composed config: {"attention.rect", "ood.msp"}."""
     groups = ((group, config.get(group) or {}) for group in having(several=True))
-    return {f"{group}.{name}" for group, entries in groups for name, entry in entries.items() if is_whole(entry, group)}
+    return {f"{group}.{name}" for group, entries in groups for name, entry in entries.items() if is_component(entry, group)}
 
 
 def component_of(override: str) -> str:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import torch
 
     from attnlab.placement.hooks import Placed
-from attnlab.config.optimizer import KEY
+from attnlab.config.optimizer import PARAMETER_GROUPS
 
 
 def parameter_groups(
@@ -37,7 +37,7 @@ def parameter_groups(
         components.setdefault(key.partition("@")[0], set()).update(map(id, component.parameters()))
     found, owner = [], {}
     for key, options in groups.items():
-        where = f"optimizer.{KEY}.{key}"
+        where = f"optimizer.{PARAMETER_GROUPS}.{key}"
         if key in components:
             names = [name for name, parameter in named.items() if id(parameter) in components[key]]
             if not names:
@@ -49,7 +49,7 @@ def parameter_groups(
                 raise ConfigError(f"{where}: no component in the network and no parameter is called {key!r}; {near}")
         for name in names:
             if name in owner:
-                raise ConfigError(f"{where}: {name} is in optimizer.{KEY}.{owner[name]} already; a parameter has one group")
+                raise ConfigError(f"{where}: {name} is in optimizer.{PARAMETER_GROUPS}.{owner[name]} already; a parameter has one group")
             owner[name] = key
         found.append({"params": [named[name] for name in names], **options})
         checked(optimizer, where=where)(found[-1]["params"], **options)  # an optimizer holds only its own settings against their ranges

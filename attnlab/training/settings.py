@@ -54,6 +54,8 @@ class Settings:
                 raise ValueError(f"{name} must be at least {low}, got {getattr(self, name)}")
         if self.gradient_clip is not None and not self.gradient_clip > 0:
             raise ValueError(f"gradient_clip must be above 0 or null, got {self.gradient_clip}")
+        if self.threads is not None and self.threads < 1:
+            raise ValueError(f"threads must be at least 1 or null, got {self.threads}")
         if self.accelerator == "gpu" and not torch.cuda.is_available():
             raise ValueError("accelerator=gpu: PyTorch sees no GPU here; use trainer=auto or trainer=cpu")
         if self.device.type == "cuda" and self.devices > torch.cuda.device_count():

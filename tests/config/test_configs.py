@@ -9,9 +9,9 @@ import yaml
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from attnlab.config.compose import compose
-from attnlab.config.groups import GROUPS, having
-from attnlab.config.signatures import parameters
-from attnlab.config.targets import config_dir, group_choices, locate
+from attnlab.config.groups import GROUPS, LAYERS, having
+from attnlab.config.signatures import complete, parameters
+from attnlab.config.targets import ConfigError, config_dir, group_choices, locate
 
 SMALL = ["logger=none", "trainer.accelerator=cpu", "trainer.max_epochs=2", "data.limit=64", "data.batch_size=16", "ood=msp"]
 NARROW = ["model=resnet18", "model.width=4"]
@@ -25,6 +25,7 @@ NEEDS = {
     "model=vgg_bn_drop": ["data.size=32"],
     "model=vgg16": ["data.size=32"],
     "data=two_moons": ["model=mlp2d"],
+    "attention=ltpa_merge": ["model=vgg_ltpa", "model.width=4", "data.size=32", "attention.ltpa_merge.at=[tap1,tap3]"],
     "loss=large_margin": [*NARROW, "model.bottleneck=8"],
     "callback=best": [*NARROW, "data.val=0.2"],
     "callback=early_stop": [*NARROW, "data.val=0.2"],
@@ -56,7 +57,7 @@ def teacher(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def overrides(case: str) -> list[str]:
     group, _, choice = case.partition("=")
-    needs = NEEDS.get(case, LTPA if case.startswith("attention=ltpa") else [] if group == "model" else NARROW)
+    needs = NEEDS.get(case, LTPA if case == "attention=ltpa" else [] if group == "model" else NARROW)
     if group == "model" and "width" in yaml.safe_load((config_dir() / "model" / f"{choice}.yaml").read_text()):
         needs = [*needs, "model.width=16"]
     taken = {text.partition("=")[0] for text in needs} | {group}
@@ -65,7 +66,7 @@ def overrides(case: str) -> list[str]:
 
 
 def test_every_folder_of_configs_is_a_group() -> None:
-    folders = {path.name for path in config_dir().iterdir() if path.is_dir()} - {"hydra", "experiment", "table"}
+    folders = {path.name for path in config_dir().iterdir() if path.is_dir()} - {"hydra", "table", *LAYERS}
     assert folders == set(GROUPS)
 
 
@@ -154,7 +155,35 @@ def test_several_at_once() -> None:
     dry_run(plan)
 
 
-def test_yamls_list_no_parameter_that_the_signature_lacks() -> None:
-    """Composing checks it; here only that no yaml hides one in a comment-free default that is not valid."""
-    for path in config_dir().rglob("*.yaml"):
-        assert not re.search(r"^\t", path.read_text(), re.M), path
+def nodes(group: str, choice: str) -> dict[str, dict]:
+    """What of a yaml has a `_target_`, by its dotted key."""
+    tree = yaml.safe_load((config_dir() / group / f"{choice}.yaml").read_text()) or {}
+    if not GROUPS[group].several:
+        return {group: tree} if tree else {}
+    if not GROUPS[group].placed:
+        return {f"{group}.{name}": entry for name, entry in tree.items()}
+    return {f"{group}.{name}.{key}": entry[key] for name, entry in tree.items() for key in ("module", "penalty") if key in entry}
+
+
+@pytest.mark.parametrize("case", cases())
+def test_a_yaml_lists_only_parameters_of_the_signature_and_says_no_more_than_it_must(case: str) -> None:
+    group, _, choice = case.partition("=")
+    for where, node in nodes(group, choice).items():
+        required = {"path": "somewhere"} if "path" in parameters(locate(node["_target_"])) else {}
+        full, _ = complete({**node, **required}, where=where)
+        assert set(full) >= set(node)
+    text = (config_dir() / group / f"{choice}.yaml").read_text()
+    assert not re.search(r"_partial_|how: after|\t|\+experiment", text), "the table of groups implies it"
+
+
+def test_a_parameter_that_the_signature_lacks_is_found() -> None:
+    node = nodes("attention", "rect")["attention.rect.module"]
+    with pytest.raises(ConfigError, match=r"unknown key attention\.rect\.module\.sharpnes; nearest: .*sharpness"):
+        complete({**node, "sharpnes": 3}, where="attention.rect.module")
+
+
+@pytest.mark.parametrize("name", group_choices("experiment"))
+def test_experiments_compose_as_they_stand(name: str) -> None:
+    """Nothing on the command line replaces a choice here, so a key that nothing knows would be refused."""
+    assert compose([f"experiment={name}"]).address
+    assert compose([f"+experiment={name}"]).address == compose([f"experiment={name}"]).address

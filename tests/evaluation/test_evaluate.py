@@ -224,7 +224,7 @@ def test_heads_of_an_experiment_give_way(made, tmp_path: Path) -> None:
     folder = tmp_path / made["plain"].name
     folder.mkdir()
     for heads in (["msp"], ["lens_depth", "msp"]):
-        words = ["+experiment=lens_depth/cifar10", "data=digits", "data.ood=[photos]", "ood.knn.k=7"]
+        words = ["experiment=lens_depth/cifar10", "data=digits", "data.ood=[photos]", "ood.knn.k=7"]
         (folder / "result.json").write_text(json.dumps({**result, "overrides": words, "config": compose(words).full}))
         plan, _ = plan_of(folder, [f"ood=[{','.join(heads)}]", "ood.msp.temperature=2"])
         assert list(plan.full["ood"]) == heads and plan.full["ood"]["msp"]["temperature"] == 2

@@ -176,13 +176,13 @@ def test_two_processes_train_one_run(run, tmp_path: Path) -> None:
 
 
 def test_the_recorded_command_makes_the_same_run(tmp_path: Path) -> None:
-    """Also of an experiment, whose + Hydra asks for."""
+    """Also of an experiment, with the + that it once needed."""
     small = ["model.width=4", "trainer.max_epochs=1", "data.limit=64", "data.batch_size=32", "logger=none", f"paths.outputs={tmp_path}"]
     done = cli("+experiment=maxdropout/resnet18", "data=digits", *small)
     assert done.returncode == 0, done.stderr
     path = Path(done.stdout.splitlines()[-1])
     command = json.loads(path.read_text())["command"]
-    assert command.startswith("python -m attnlab.train +experiment=maxdropout/resnet18 data=digits model.width=4")
+    assert command.startswith("python -m attnlab.train experiment=maxdropout/resnet18 data=digits model.width=4")
     again = cli(*command.split()[3:])
     assert again.returncode == 0 and "finished before" in again.stderr
 

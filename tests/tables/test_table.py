@@ -125,7 +125,7 @@ def test_every_table_composes(name: str, tmp_path: Path) -> None:
 def test_the_plain_multirun_of_maxdropout_is_the_table() -> None:
     from hydra.core.override_parser.overrides_parser import OverridesParser
 
-    words = "+experiment=maxdropout/resnet18 regularizer=none,cutout,maxdropout,[cutout,maxdropout] data=cifar10 seed=range(5)"
+    words = "experiment=maxdropout/resnet18 regularizer=none,cutout,maxdropout,[cutout,maxdropout] data=cifar10 seed=range(5)"
     parsed = OverridesParser.create().parse_overrides(words.split())
     sweep = [
         [f"{one.get_key_element()}={value}" for value in one.sweep_string_iterator()] if one.is_sweep_override() else [one.input_line]

@@ -21,14 +21,13 @@ SMALL = ["logger=none", "trainer.accelerator=cpu", "data.limit=32", "data.batch_
 def combinations() -> list[list[str]]:
     """Every component of every group, as many in one network as go together, since tracing takes seconds."""
     attention = [name for name in group_choices("attention") if name != "none"]
-    ltpa = [name for name in attention if name.startswith("ltpa_att")]
     mixes = ["mixup", "cutmix"]  # both write the labels
     regularizers = [name for name in group_choices("regularizer") if name not in ("none", *mixes)]
     plain = [name for name in attention if not name.startswith("ltpa")]
     return [
         [f"attention=[{','.join(plain)}]", f"regularizer=[{','.join(['mixup', *regularizers])}]"],
         ["regularizer=cutmix"],
-        [f"attention=[{max(ltpa)},ltpa_merge]", "model=vgg_ltpa", "data.size=32"],
+        ["attention=[ltpa,ltpa_merge]", "model=vgg_ltpa", "data.size=32"],
         *([f"loss={name}", "model.bottleneck=8"] for name in group_choices("loss")),
     ]
 

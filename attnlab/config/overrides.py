@@ -1,0 +1,38 @@
+"""Overrides: which keys a command line names, and which choices of a group."""
+
+from collections.abc import Sequence
+
+from attnlab.config.groups import GROUPS
+from attnlab.config.targets import ConfigError
+
+
+def key_of(word: str) -> str:
+    """The key of an override: `++attention.rect.at=layer3` -> `attention.rect.at`, `~model` -> `model`."""
+    return word.partition("=")[0].lstrip("+~")
+
+
+def names(words: Sequence[str], path: str) -> bool:
+    """Whether an override names a dotted key, or one inside it."""
+    return any(key == path or key.startswith(path + ".") for key in map(key_of, words))
+
+
+def replaces(words: Sequence[str], group: str) -> bool:
+    """Whether the command line chooses a group, in place of what a file chose."""
+    return any(key_of(word) == group for word in words)
+
+
+def check_choices(words: Sequence[str]) -> None:
+    """ConfigError for a component named twice, or beside `none`, and for a list where a group takes one. Hydra would take the last."""
+    for word in words:
+        value = word.partition("=")[2]
+        group = GROUPS.get(key_of(word))
+        if group is None or not (value.startswith("[") and value.endswith("]")):
+            continue
+        choices = [choice.strip(" '\"") for choice in value[1:-1].split(",") if choice.strip()]
+        if not group.several:
+            raise ConfigError(f"{word}: {group.name} takes one choice, such as {group.name}={choices[0] if choices else 'NAME'}")
+        for i, choice in enumerate(choices):
+            if choice in choices[:i]:
+                raise ConfigError(f"{word}: {choice} is named twice; a second one needs a name of its own")
+            if choice == "none" and len(choices) > 1:
+                raise ConfigError(f"{word}: none stands alone")

@@ -5,7 +5,6 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,7 +12,6 @@ import torch
 
 from attnlab.config.compose import compose, explain
 from attnlab.config.targets import ConfigError
-from attnlab.records.atomic import BrokenRecord
 
 BAD_CONFIGS = {
     "sede=1": r"unknown key sede; nearest: seed",
@@ -166,74 +164,6 @@ def test_help_is_quick_and_light() -> None:
     assert done.stdout.strip() == "[]"
     shown = cli("--help").stdout
     assert "attention: " in shown and "rect" in shown and "max_epochs: 4" in shown
-
-
-BROKEN = {
-    "truncated": lambda path: path.write_bytes(path.read_bytes()[: path.stat().st_size // 2]),
-    "empty": lambda path: path.write_bytes(b""),
-    "garbage": lambda path: path.write_bytes(os.urandom(4096)),
-    "shape": lambda path: edit(path, lambda ckpt: ckpt["state_dict"].update({"network.backbone.fc.weight": torch.zeros(3, 3)})),
-    "key": lambda path: edit(path, lambda ckpt: ckpt["state_dict"].pop("network.backbone.fc.weight")),
-    "other run": lambda path: edit(path, lambda ckpt: ckpt["attnlab"].update(training="deadbeef")),
-    "history": lambda path: edit(path, lambda ckpt: ckpt["attnlab"].update(history=[])),
-    "pickle": lambda path: torch.save({"attnlab": Evil()}, path),
-}
-
-
-class Evil:
-    def __reduce__(self) -> tuple:
-        return os.mkdir, ("evil",)
-
-
-def edit(path: Path, change) -> None:
-    checkpoint = torch.load(path, weights_only=True)
-    change(checkpoint)
-    torch.save(checkpoint, path)
-
-
-@pytest.fixture
-def interrupted(run, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The folder of a run that was stopped in its second epoch."""
-    from attnlab.training.learner import Learner
-
-    step = Learner.training_step
-
-    def stop(self: Learner, batches: Iterator, index: int) -> None:
-        if self.current_epoch == 1:
-            raise KeyboardInterrupt
-        return step(self, batches, index)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Learner, "training_step", stop)
-        with pytest.raises(KeyboardInterrupt):
-            run("trainer.checkpoint_seconds=0")
-    (result,) = run.outputs.glob("runs/*/result.json")
-    assert json.loads(result.read_text())["status"] == "interrupted"
-    return result.parent
-
-
-@pytest.mark.parametrize("how", BROKEN)
-def test_a_broken_checkpoint_is_set_aside_with_one_line(how: str, interrupted: Path, run) -> None:
-    path = interrupted / "last.ckpt"
-    BROKEN[how](path)
-    content = path.read_bytes()
-    with pytest.raises(BrokenRecord, match=r"last\.ckpt: .*it was set aside as last\.ckpt\.broken, and the same command again") as caught:
-        run("trainer.checkpoint_seconds=0")
-    assert "\n" not in str(caught.value)
-    assert not path.exists() and (interrupted / "last.ckpt.broken").read_bytes() == content and not Path("evil").exists()
-    assert run("trainer.checkpoint_seconds=0")["status"] == "finished"
-
-
-@pytest.mark.parametrize("content", ["", "{", "[]", '{"status": "finished"}', "\x00" * 20, None])
-def test_a_broken_result_is_set_aside_with_one_line(content: str | None, run) -> None:
-    first = run()
-    path = first["folder"] / "result.json"
-    good = path.read_text()
-    path.write_text(good.replace(first["plan"].address, "deadbeef") if content is None else content)
-    with pytest.raises(BrokenRecord, match=r"result\.json: .*set aside as result\.json\.broken"):
-        run()
-    again = run()
-    assert again["metrics"] == first["metrics"] and again["status"] == "finished"
 
 
 def test_a_changed_default_is_not_passed_off_as_the_same_run(run) -> None:

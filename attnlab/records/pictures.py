@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-KINDS = ("curves", "ood_scores", "consistency", "reliability", "attention", "explanation")
+KINDS = ("curves", "ood_scores", "consistency", "reliability", "calibration", "attention", "explanation")
 
 
 @dataclass(frozen=True)
@@ -17,8 +17,9 @@ class Picture:
 
     @property
     def subject(self) -> str:
-        """What it shows of its kind: `rect at layer3` of figures/attention_rect_at_layer3.png."""
-        return self.path.stem.removeprefix(self.kind).strip("_").replace("_at_", " at ").replace("_", " ")
+        """What it shows of its kind: `rect at layer3` of figures/attention_rect_at_layer3.png; empty where its kind is all there is."""
+        stem, prefix = self.path.stem, f"{self.kind}_" if self.kind else ""
+        return stem.removeprefix(prefix).replace("_at_", " at ").replace("_", " ") if stem.startswith(prefix) else ""
 
 
 def pictures_of(folder: Path, result: Mapping[str, Any]) -> tuple[Picture, ...]:

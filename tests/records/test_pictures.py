@@ -22,7 +22,7 @@ def test_kinds_are_those_of_the_record(folder: Path) -> None:
     attention, reliability, one = pictures_of(folder, {"pictures": stated})
     assert attention == Picture(folder / "figures" / "attention_rect_at_layer3.png", "attention") and attention.subject == "rect at layer3"
     assert reliability == Picture(folder / "figures" / "reliability.png", ""), "a file's name is no statement"
-    assert one == Picture(folder / "maps" / "one.png", "explanation")
+    assert one == Picture(folder / "maps" / "one.png", "explanation") and one.subject == ""
 
 
 @pytest.mark.parametrize("stated", [None, [], {"figures/reliability.png": "beauty"}, {"figures/reliability.png": ["attention"]}])

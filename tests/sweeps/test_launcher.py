@@ -12,8 +12,9 @@ from pathlib import Path
 import pytest
 
 from tests import ROOT
+from tests.conftest import POINTS
 
-WORDS = ["data=two_moons", "model=mlp2d", "data.num_train=64", "data.batch_size=16", "trainer.max_epochs=1", "logger=none", "ood=none"]
+WORDS = [*POINTS, "trainer.max_epochs=1", "ood=none", "evaluator=none"]
 
 
 def state(folder: Path) -> dict[Path, int]:

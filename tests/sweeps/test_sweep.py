@@ -23,9 +23,10 @@ from attnlab.sweeps import local as launcher
 from attnlab.sweeps.cli import main
 from attnlab.train import job
 from tests import ROOT
+from tests.conftest import POINTS
 from tests.sweeps.test_launcher import processes_of
 
-WORDS = ["data=two_moons", "model=mlp2d", "data.num_train=64", "data.batch_size=16", "trainer.max_epochs=1", "logger=none", "ood=none"]
+WORDS = [*POINTS, "trainer.max_epochs=1", "ood=none"]
 
 
 @pytest.fixture(autouse=True)

@@ -16,11 +16,11 @@ PICTURES_PER_CELL = 3
 EARLY = ("ood_scores", "attention", "explanation")  # kinds that come before another seed's attention
 CAPTIONS = {
     "ood_scores": "Scores of the OOD heads",
-    "attention": "Attention of",
-    "explanation": "Explanation,",
+    "attention": "Attention",
+    "explanation": "Explanations",
     "reliability": "Reliability",
+    "calibration": "Reliability before and after temperature scaling",
     "consistency": "Consistency of the OOD heads",
-    "": "",
 }
 PICTURE_BUDGET = 6 << 20  # bytes of all pictures before base64
 PICTURE_PIXELS = 40_000_000  # a file with more is not opened
@@ -103,4 +103,5 @@ def _shrunk(path: Path, width: int) -> tuple[str, int, int] | None:
 
 
 def _caption(picture: Picture, seed: int) -> str:
-    return f"{CAPTIONS[picture.kind]} {picture.subject}".strip() + f", seed {seed}"
+    parts = [CAPTIONS.get(picture.kind), picture.subject]
+    return f"{' of '.join(filter(None, parts))}, seed {seed}"

@@ -116,6 +116,12 @@ def test_random_numbers_come_from_the_seed(trained: Trained, writer: ResultWrite
     run_evaluators(trained, dict(enumerate(draws)), writer)
     assert writer.result["metrics"]["a"] == writer.result["metrics"]["b"]
     assert torch.equal(torch.rand(1), expected)  # the generator is where it was
+    first = writer.result["metrics"].pop("a")
+    for seed, same in ((0, True), (1, False)):
+        trained.seed = seed
+        writer.result["metrics"].clear()
+        run_evaluators(trained, {"a": draws[0]}, writer)
+        assert (writer.result["metrics"]["a"] == first) == same
 
 
 @pytest.mark.parametrize(

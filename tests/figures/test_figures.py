@@ -293,6 +293,58 @@ def test_reliability_of_few_images(tmp_path, drawn):
     assert figures.reliability(torch.zeros(0, 2), torch.zeros(0), path=tmp_path / "no.png") is None
 
 
+def test_temperature_scaling_is_two_diagrams(tmp_path, drawn):
+    generator = torch.Generator().manual_seed(0)
+    logits, labels = 3 * torch.randn(400, 10, generator=generator), torch.randint(0, 10, (400,), generator=generator)
+    texts = check(figures.temperature_scaling(logits, labels, 7.25, path=tmp_path / "scaled.png"), drawn)
+    assert {"before, T = 1", "after, T = 7.25"} <= set(texts)
+    assert {f"ECE {slow_ece(logits / t, labels):.3f}" for t in (1, 7.25)} <= set(texts)
+    assert figures.temperature_scaling(logits, -torch.ones(400), 2.0, path=tmp_path / "no.png") is None
+
+
+# -- explanations
+
+
+@pytest.mark.parametrize(
+    ("number", "channels", "high", "wide", "methods"), [(8, 1, 16, 16, 1), (8, 3, 32, 48, 3), (1, 3, 64, 64, 2), (3, 1, 8, 40, 4)]
+)
+def test_explanation_grid(tmp_path, drawn, number, channels, high, wide, methods):
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randint(0, 256, (number, channels, high, wide), generator=generator, dtype=torch.uint8)
+    names = ["gradcam", "smooth_taylor", "a_method_with_a_very_long_name", "rise"][:methods]
+    maps = {name: 10.0**i * torch.randn(number, 1, 5, 6, generator=generator) for i, name in enumerate(names)}
+    boxes = torch.tensor([[1.0, 2.0, 6.0, 7.0]]).repeat(number, 1)
+    boxes[0] = math.nan
+    texts = check(
+        figures.explanation_grid(
+            images,
+            maps,
+            path=tmp_path / "grid.png",
+            boxes_N4=boxes,
+            titles=[f"American Staffordshire Terrier {i}\n→ cat" for i in range(number)],
+            correct=[i % 2 == 0 for i in range(number)],
+            notes={names[0]: ["IoU 0.25"] * number},
+        ),
+        drawn,
+    )
+    assert {"gradcam", "image", "relevance 0", "max"} <= set(texts) and ("true box" in texts) == (number > 1)
+    assert texts.count("IoU 0.25") == number and sum(text == "→ cat" for text in texts) == number
+
+
+def test_explanations_without_extras(tmp_path, drawn):
+    images, maps = torch.zeros(2, 1, 8, 8).byte(), torch.zeros(2, 1, 2, 2)
+    texts = check(figures.explanation_grid(images, {"flat": maps, "nan": maps * math.nan}, path=tmp_path / "plain.png"), drawn)
+    assert sorted(texts) == ["flat", "image", "max", "nan", "relevance 0"]
+    for nothing in (
+        {"images": torch.rand(2, 3), "maps": {"a": maps}},
+        {"images": images[:0], "maps": {"a": maps[:0]}},
+        {"images": images, "maps": {}},
+    ):
+        assert figures.explanation_grid(nothing["images"], nothing["maps"], path=tmp_path / "no.png") is None
+    with pytest.raises(ValueError, match="got 1 maps of a for 2 images"):
+        figures.explanation_grid(images, {"a": maps[:1]}, path=tmp_path / "no.png")
+
+
 # -- house style
 
 

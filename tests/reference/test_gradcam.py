@@ -59,6 +59,16 @@ def test_maps_are_the_library_s(network: Network, stored: dict[str, Tensor], at:
         torch.testing.assert_close(raw.relu(), stored["gradcam_captum_relu3"].double().view_as(raw), rtol=1e-6, atol=1e-9)
 
 
+def test_a_place_before_a_module_that_works_in_place(network: Network, stored: dict[str, Tensor]) -> None:
+    """features.6 is followed by ReLU(inplace=True): its maps are those before it. By autograd alone, no hooks."""
+    x, target = stored["x"].double(), stored["target"].long()
+    maps = network.backbone.features[:7](x).detach().requires_grad_()
+    logits = network.backbone.classifier(maps.relu().mean((2, 3)))
+    (gradient,) = torch.autograd.grad(logits.gather(1, target[:, None]).sum(), maps)
+    expected = F.interpolate(grad_cam(maps.detach(), gradient).relu(), size=(32, 32), mode="bilinear")
+    torch.testing.assert_close(GradCAM(at="features.6").explain(network, x, target), expected, rtol=1e-10, atol=1e-12)
+
+
 def test_the_formula_is_the_slow_loop() -> None:
     generator = torch.Generator().manual_seed(0)
     maps, gradient = (torch.randn(2, 3, 4, 5, generator=generator, dtype=torch.float64) for _ in range(2))

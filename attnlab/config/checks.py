@@ -134,9 +134,7 @@ def _check_distillation(full: Mapping[str, Any]) -> None:
         for group in having(placed=True):
             for key, entry in full[group].items():
                 if entry.get("writes"):
-                    raise ConfigError(
-                        f"{group}={key} mixes images inside the network, and a teacher sees them unmixed; drop one"
-                    )
+                    raise ConfigError(f"{group}={key} mixes images inside the network, and a teacher sees them unmixed; drop one")
 
 
 def _leaf(name: str, entry: Any) -> str:

@@ -97,7 +97,7 @@ def _training(word: str, folder: Path) -> str:
 def _told(folder: Path) -> Mapping[str, Any]:
     try:
         told = json.loads((folder / "result.json").read_text())
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}
     return told if isinstance(told, dict) else {}
 

@@ -1,6 +1,5 @@
 """Teacher: the network that `teacher=` names, built from its record and loaded for training another."""
 
-import json
 import logging
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,7 +17,8 @@ from attnlab.evaluation.ensemble import Renormalised
 from attnlab.network import Network
 from attnlab.pipeline.factory import make_learner
 from attnlab.placement.places import places_of, shapes_by_place
-from attnlab.records.checkpoint import inspect_checkpoint
+from attnlab.records.checkpoint import TERMS, inspect_checkpoint
+from attnlab.records.result import read_result
 from attnlab.training.settings import Settings
 from attnlab.training.teacher import Teacher
 
@@ -51,13 +51,15 @@ def _of_run(plan: Plan, data: ImageData) -> tuple[nn.Module, str]:
     if folder is None:
         raise ConfigError(f"teacher={identity}: no finished run in {outputs(plan) / 'runs'} has this training; train the teacher first")
     where = f"teacher={folder}"
+    found = read_result(folder)
+    if found.wrong:
+        raise ConfigError(f"{where}: its result.json {found.wrong}")
     try:
-        stored = json.loads((folder / "result.json").read_text())
-        config, told = dict(stored["config"]), stored["data"]
+        config, told = dict(found.result["config"]), found.result["data"]
         shape, classes, moments = tuple(told["shape"]), list(told["classes"]), (list(told["mean"]), list(told["std"]))
         config |= {"allow_targets": list(plan.allow), "paths": dict(plan.full["paths"])}  # a record permits nothing
         own = check(config, choices={}, overrides=())
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError) as error:
         reason = f"{type(error).__name__}: {error}" if not isinstance(error, ConfigError) else str(error)
         raise ConfigError(f"{where}: its record cannot be read ({' '.join(reason.split())})") from error
     if (shape, classes) != (data.shape, list(data.classes)):
@@ -79,7 +81,7 @@ def _of_weights(plan: Plan, data: ImageData) -> tuple[nn.Module, str]:
         raise ConfigError(f"teacher={plan.full['teacher']}: give the file itself; it is known by its contents only")
     network = make_learner(plan, data, trains=False).network
     state = _weights(Path(plan.teacher))
-    state = {key.removeprefix("network."): value for key, value in state.items() if not key.startswith(("loss.", "term_modules."))}
+    state = {key.removeprefix("network."): value for key, value in state.items() if not key.startswith(("loss.", TERMS))}
     target = network if any(key.startswith("backbone.") for key in state) else network.backbone
     own = target.state_dict()
     for name in {**own, **state}:

@@ -1,6 +1,7 @@
 """Checks: a composed config held against the table of groups and every signature it names; the result is a Plan."""
 
 import dataclasses
+import inspect
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -41,6 +42,7 @@ def check(cfg: Any, *, choices: Mapping[str, Any], overrides: Sequence[str] = ()
         else:
             full[key], short[key] = complete(value, allow=tree["allow_targets"], where=key)
     _check_demands(full)
+    _check_distillation(full)
     label = tree["name"] or label_of(full, choices)
     if not re.fullmatch(r"[\w.+=-]{1,80}", label, re.ASCII):
         raise ConfigError(f"name={label}: use 1 to 80 letters, digits and . _ + = -")
@@ -139,3 +141,15 @@ def _check_demands(full: Mapping[str, Any]) -> None:
             at = entry.get("at", [])
             if entry.get("how") == "replace" and "fc" in (at if isinstance(at, list) else [at]) and getattr(loss, "needs_fc", False):
                 raise ConfigError(f"loss {name} needs the Linear at fc, which {group}={key} replaces; use loss=ce or another {group}")
+
+
+def _check_distillation(full: Mapping[str, Any]) -> None:
+    """A term that asks for a teacher needs one, and images that both networks see alike."""
+    for name, node in full["distillation"].items():
+        target = locate(node["_target_"], allow=full["allow_targets"])
+        if full["teacher"] is None and "teacher" in inspect.signature(getattr(target, "forward", target)).parameters:
+            raise ConfigError(f"distillation={name} follows a teacher, and there is none; add teacher=RUN, a finished run's id or folder")
+        for group in having(placed=True):
+            for key, entry in full[group].items():
+                if entry.get("writes"):
+                    raise ConfigError(f"{group}={key} mixes images inside the network, and a teacher sees them unmixed; drop one")

@@ -97,7 +97,7 @@ def _training(word: str, folder: Path) -> str:
 def _result(folder: Path) -> Mapping[str, Any]:
     try:
         result = json.loads((folder / "result.json").read_text())
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}
     return result if isinstance(result, dict) else {}
 

@@ -92,8 +92,6 @@ def match_size(student_BCHW: Tensor, teacher_BEHW: Tensor) -> Pair:
 
 def _found(key: str, patterns: str | Sequence[str], shapes: Shapes, whose: str) -> tuple[str, ...]:
     """The places that names or globs mean, in the order in which they run."""
-    if not shapes:
-        raise ValueError("follows a teacher, and there is none; add teacher=RUN, a finished run's id or folder")
     names, found = list(shapes), set()
     for pattern in [patterns] if isinstance(patterns, str) else patterns:
         hits = matches(pattern, names)

@@ -61,8 +61,6 @@ def make_learner(
     seed_all(full["seed"])
     placements, penalties = make_placements(plan)
     network, shapes = make_network(plan, data, offers, placements)
-    if full["distillation"] and trains and (mixing := [name for name, entry in placements.items() if entry.get("writes")]):
-        raise ConfigError(f"{mixing[0]} mixes images in the network, and a teacher sees them unmixed; drop {mixing[0]} or distillation")
     for placement in network.placed.placements:
         log.info("%s %s %s (%s)", placement.name, placement.how, placement.place, " x ".join(map(str, placement.shape)))
 

@@ -17,7 +17,7 @@ from attnlab.evaluation.ensemble import Renormalised
 from attnlab.network import Network
 from attnlab.pipeline.factory import make_learner
 from attnlab.placement.places import places_of, shapes_by_place
-from attnlab.records.checkpoint import inspect_checkpoint
+from attnlab.records.checkpoint import TERMS, inspect_checkpoint
 from attnlab.records.result import read_result
 from attnlab.training.settings import Settings
 from attnlab.training.teacher import Teacher
@@ -81,7 +81,7 @@ def _of_weights(plan: Plan, data: ImageData) -> tuple[nn.Module, str]:
         raise ConfigError(f"teacher={plan.full['teacher']}: give the file itself; it is known by its contents only")
     network = make_learner(plan, data, trains=False).network
     state = _weights(Path(plan.teacher))
-    state = {key.removeprefix("network."): value for key, value in state.items() if not key.startswith(("loss.", "term_modules."))}
+    state = {key.removeprefix("network."): value for key, value in state.items() if not key.startswith(("loss.", TERMS))}
     target = network if any(key.startswith("backbone.") for key in state) else network.backbone
     own = target.state_dict()
     for name in {**own, **state}:

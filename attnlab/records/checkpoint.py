@@ -8,6 +8,9 @@ from typing import Any
 
 from attnlab.records.atomic import set_aside
 
+# in a state dict: what belongs to the terms of the loss. Trained with the network, no part of it: a network that is only tested has none
+TERMS = "term_modules."
+
 
 def seal(checkpoint: dict[str, Any]) -> None:
     """Put the digest of everything else in `checkpoint` into `checkpoint["attnlab"]["digest"]`; the last thing done before it is written.
@@ -93,7 +96,7 @@ def inspect_checkpoint(path: Path, owners: Sequence[str], present: Mapping[str, 
     if owner not in owners:
         return {}, f"belongs to another run ({owner})"
     for name in {**present, **state}:
-        if name not in present and name.startswith("term_modules."):  # of loss terms, of which a network that is only tested has none
+        if name not in present and name.startswith(TERMS):
             continue
         if name not in state or name not in present or state[name].shape != present[name].shape:
             return {}, f"does not fit this network (at {name})"

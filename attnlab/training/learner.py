@@ -13,11 +13,10 @@ from attnlab.algorithms.supervised import Supervised
 from attnlab.config.asking import asked
 from attnlab.config.targets import ConfigError
 from attnlab.network import Network, Output
+from attnlab.records.checkpoint import TERMS
 from attnlab.training.epoch import Batch, EpochSums
 from attnlab.training.seeding import random_state, restore_random_state, seed_all
 from attnlab.training.settings import Settings
-
-TERMS = "term_modules."  # parameters of loss terms: trained with the network, no part of it
 
 
 class Learner(pl.LightningModule):

@@ -48,8 +48,9 @@ def test_one_teacher_by_id_by_address_by_folder_and_by_training_is_one_address(o
 
 def test_another_teacher_is_another_run_and_none_is_todays(outputs: Path) -> None:
     addresses = {plan(outputs, f"teacher=training:{word}").address for word in ("1a2b3c4d", "1a2b3c4e")}
-    assert len(addresses | {plan(outputs).address}) == 3
-    assert "teacher" in plan(outputs).full and plan(outputs).address == plan(outputs, "teacher=null").address
+    assert len(addresses) == 2
+    alone, none = compose([]), compose(["teacher=null"])
+    assert alone.full["teacher"] is None and alone.address == none.address != compose(["teacher=training:1a2b3c4d"]).address
 
 
 def test_weights_enter_by_their_content(outputs: Path) -> None:

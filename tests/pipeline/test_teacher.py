@@ -186,10 +186,9 @@ def test_a_teacher_that_cannot_teach_is_one_line(taught: dict, tmp_path: Path, d
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["distillation=kd"], "kd follows a teacher, and there is none; add teacher=RUN"),
-        (["distillation=at"], "distillation.at: follows a teacher, and there is none; add teacher=RUN"),
+        (["distillation=kd"], "distillation=kd follows a teacher, and there is none; add teacher=RUN"),
         (["teacher=TEACHER"], "nothing in this run follows it; add distillation=kd"),
-        (["teacher=TEACHER", "distillation=kd", "regularizer=mixup"], "mixup mixes images in the network"),
+        (["teacher=TEACHER", "distillation=kd", "regularizer=mixup"], "regularizer=mixup mixes images inside the network"),
         (
             ["teacher=TEACHER", "distillation=at", "model=cnn3", "~model.width"],
             "at: places: layer1, layer2, layer3 of the student",

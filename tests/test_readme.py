@@ -22,29 +22,31 @@ def block(marker: str) -> str:
     return found[1]
 
 
-def test_the_component_of_the_readme_trains_by_its_command(tmp_path: Path) -> None:
-    """In a folder of a user's, with the package beside it; `start=1` is a whole number where the class asks for a float."""
-    files = {"__init__.py": "", "gate.py": block("example: component"), "conf/attention/gate.yaml": block("example: yaml")}
+SMALL = "model.width=4 data.limit=64 data.batch_size=16 trainer.max_epochs=1 trainer.accelerator=cpu ood=none logger=none"
+
+
+def test_what_a_user_adds_runs_by_the_commands_of_the_readme(tmp_path: Path) -> None:
+    """One example a door, in a folder of a user's, typed as it stands there; `start=1` is given for a float."""
+    files = {"mine/__init__.py": "", "mine/conf/__init__.py": ""}
+    files |= {found[2]: found[1] for found in re.finditer(r"```(?:python|yaml)\n((?:# (mine/[\w/]+\.\w+)).*?)```", README, re.S)}
+    assert len(files) == 10
     for name, text in files.items():
-        path = tmp_path / "mine" / name
+        path = tmp_path / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
-    (line,) = (line for line in README.splitlines() if "attention.gate.start=1" in line)
-    small = [
-        "model.width=4",
-        "data.limit=64",
-        "data.batch_size=16",
-        "trainer.max_epochs=1",
-        "trainer.accelerator=cpu",
-        "ood=none",
-        "logger=none",
-    ]
-    command = [sys.executable, *shlex.split(line)[1:], *small]
-    done = subprocess.run(command, cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True, timeout=120)
+    script = re.sub(r"^(python .*)$", rf"\1 {SMALL}", block("example: commands"), flags=re.M)
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    done = subprocess.run(["bash", "-euc", script], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
-    result = json.loads((tmp_path / done.stdout.splitlines()[-1]).read_text())
-    assert result["places"] == {f"gate@layer{stage}": "after" for stage in (1, 2, 3, 4)}
-    assert repr(result["config"]["attention"]["gate"]["module"]["start"]) == "1.0"
+    gate, around, explained, student = (
+        json.loads((tmp_path / line).read_text()) for line in done.stdout.splitlines() if line.endswith(".json")
+    )
+    assert gate["places"] == {f"gate@layer{stage}": "after" for stage in (1, 2, 3, 4)}
+    assert repr(gate["config"]["attention"]["gate"]["module"]["start"]) == "1.0"
+    assert 0 <= around["metrics"]["worst_class/acc"] <= around["metrics"]["test/acc"]
+    assert "weight_norm" in (tmp_path / "outputs" / "runs" / around["run_id"] / "metrics.csv").read_text()
+    assert explained["pictures"]["figures/explanations.png"] == "explanation"
+    assert student["metrics"]["train/loss/same_logits"] > 0
 
 
 def test_the_own_model_of_the_readme_runs() -> None:
@@ -61,6 +63,6 @@ def test_the_commands_of_the_readme_compose(line: str) -> None:
     from attnlab.config.compose import compose
 
     words = shlex.split(line, comments=True)[3:]
-    if {"--help", "...", "-m"} & set(words) or any("mine" in word for word in words):
+    if {"--help", "...", "-m"} & set(words) or any("mine" in word or "MINE" in word for word in words):
         return
     assert compose([word.replace("teacher=outputs/runs/NAME", "teacher=training:3fa9c1d2") for word in words if word != "..."]).address

@@ -6,27 +6,25 @@ import socket
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from attnlab.records.atomic import write_atomic
+
+if TYPE_CHECKING:
+    from filelock import FileLock
+
+PATIENCE = 5.0  # seconds for a process that has just taken the lock to write its name
 
 
 @contextlib.contextmanager
 def hold(path: Path, *, waiting: Callable[[str], None], name: str = "") -> Iterator[None]:
     """Hold the lock at `path` (ending in .lock). Where another process has it, `waiting(who)` is called first, once; `who` is the holder:
     its `name`, process, host and time."""
-    from filelock import FileLock, Timeout
+    from filelock import FileLock
 
     path.parent.mkdir(parents=True, exist_ok=True)
     lock, owner = FileLock(path), path.with_suffix(".owner")
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        try:
-            who = owner.read_text().strip()
-        except OSError:  # it has not written its name yet, or is just leaving
-            who = "another process"
-        waiting(who)
-        lock.acquire()
+    _acquire(lock, owner, waiting)
     try:
         moment = f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S} UTC"
         write_atomic(owner, ", ".join([*([name] if name else []), f"process {os.getpid()} on {socket.gethostname()}", f"since {moment}"]))
@@ -34,6 +32,23 @@ def hold(path: Path, *, waiting: Callable[[str], None], name: str = "") -> Itera
     finally:
         owner.unlink(missing_ok=True)
         lock.release()
+
+
+def _acquire(lock: "FileLock", owner: Path, waiting: Callable[[str], None]) -> None:
+    from filelock import Timeout
+
+    who = ""
+    for patience in (0.0, PATIENCE):
+        try:
+            lock.acquire(timeout=patience)
+            return
+        except Timeout:
+            with contextlib.suppress(OSError):
+                who = owner.read_text().strip()
+        if who:
+            break
+    waiting(who or "another process")
+    lock.acquire()
 
 
 def is_locked(path: Path) -> bool:

@@ -160,7 +160,7 @@ def test_a_file_that_was_edited_while_it_was_read_is_not_trusted(monkeypatch: py
     assert plans_of(CELLS[:1], [0]) == compose_cells(CELLS[:1], [0]) and not cache.exists()
 
 
-@pytest.mark.parametrize("word", ["name=${oc.env:USER}", "allow_targets=[mine]"])
+@pytest.mark.parametrize("word", ["paths.outputs=${oc.env:USER}", "allow_targets=[mine]"])
 def test_what_cannot_be_watched_is_not_kept(word: str, monkeypatch: pytest.MonkeyPatch, cache: Path) -> None:
     monkeypatch.setenv("USER", "me")
     assert plans_of([[*POINTS, word]], [0])[0][0].address and not cache.exists()

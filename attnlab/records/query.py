@@ -15,7 +15,8 @@ from attnlab.records.index import Records
 from attnlab.records.result import INTERRUPTED, MISSING, Found, address_in
 
 FIELDS = ("status", "run_id", "device", "epochs", "seconds", "parameters", "images_per_second", "started", "finished", "precision", "stage")
-LESS_IS_BETTER = ("loss", "nll", "ece", "brier", "fpr95", "fpr95_id", "error")
+LESS_IS_BETTER = ("loss", "nll", "ece", "adaptive_ece", "classwise_ece", "brier", "fpr95", "fpr95_id", "error")
+LESS_IS_BETTER += ("aurc", "risk_at_80", "risk_at_90", "risk_at_95")
 FILTER = re.compile(r"(?P<key>[^=<>!]+?)(?P<sign>!=|<=|>=|=|<|>)(?P<value>.*)")
 RUN = re.compile(r".+-[0-9a-f]{8}")
 

@@ -109,9 +109,7 @@ def test_runs_that_differ_in_ood_heads_or_sets_alone_train_once(tmp_path: Path) 
 def test_evaluate_scores_other_heads_and_leaves_the_record_alone(run) -> None:
     result = run("model.bottleneck=5")
     before = (result["folder"] / "result.json").read_bytes()
-    done = cli(f"run={result['folder']}", "ood=[knn,mahalanobis]", "ood.knn.k=5", module="attnlab.evaluate")
-    assert done.returncode == 0, done.stderr
-    path = Path(done.stdout.strip().splitlines()[-1])
+    path = evaluate([result["folder"]], ["ood=[knn,mahalanobis]", "ood.knn.k=5"])
     found = json.loads(path.read_text())
     assert path.parent.parent == result["folder"] / "evaluations" and found["status"] == "finished"
     assert found["metrics"]["test/acc"] == result["metrics"]["test/acc"]
@@ -161,7 +159,15 @@ def test_wandb_offline_holds_the_run(run) -> None:
 
 def test_two_processes_train_one_run(run, tmp_path: Path) -> None:
     """trainer=ddp over gloo: gradients averaged over both halves of every batch, one record, as accurate as one process."""
-    base = ["logger=none", "model.width=8", "attention=rect", "ood=none", "trainer.max_epochs=3", "trainer.accelerator=cpu"]
+    base = [
+        "logger=none",
+        "model.width=8",
+        "attention=rect",
+        "ood=none",
+        "evaluator=none",
+        "trainer.max_epochs=3",
+        "trainer.accelerator=cpu",
+    ]
     done = cli(*base, "trainer=ddp", "data.batch_size=32", f"paths.outputs={tmp_path}/ddp")
     assert done.returncode == 0, done.stderr
     (path,) = tmp_path.glob("ddp/runs/*/result.json")
@@ -177,7 +183,15 @@ def test_two_processes_train_one_run(run, tmp_path: Path) -> None:
 
 def test_the_recorded_command_makes_the_same_run(tmp_path: Path) -> None:
     """Also of an experiment, with the + that it once needed."""
-    small = ["model.width=4", "trainer.max_epochs=1", "data.limit=64", "data.batch_size=32", "logger=none", f"paths.outputs={tmp_path}"]
+    small = [
+        "model.width=4",
+        "trainer.max_epochs=1",
+        "data.limit=64",
+        "data.batch_size=32",
+        "logger=none",
+        "evaluator=none",
+        f"paths.outputs={tmp_path}",
+    ]
     done = cli("+experiment=maxdropout/resnet18", "data=digits", *small)
     assert done.returncode == 0, done.stderr
     path = Path(done.stdout.splitlines()[-1])

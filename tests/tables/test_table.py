@@ -196,7 +196,7 @@ def test_a_mistake_in_a_table_is_one_line(changes: dict, message: str, tmp_path:
         (["table=maxdroput"], "there is no such table; nearest: maxdropout"),
         (["table=smoke", "formt=md"], "unknown key formt; nearest: format"),
         (["table=smoke", "format=pdf"], "format=pdf: must be one of text, md, csv, latex, html"),
-        (["table=smoke", "trainer.max_epochs=3"], "overrides=[trainer.max_epochs=3] puts it over every cell"),
+        (["table=smoke", "trainer.max_epochs=3"], "overrides=[trainer.max_epochs=3] applies it to every cell"),
         (["table=smoke", "seeds=[0,a]"], "seeds=[0,a]: must be different whole numbers"),
         (["table=smoke", "rows=[rekt]"], "table smoke has no 'rekt'; nearest: rect"),
         (["table=smoke", "overrides=[seed=3]"], "'seed=3' is no override of a cell"),

@@ -80,7 +80,7 @@ def test_a_training_is_found_where_it_is_announced_or_by_its_record(outputs: Pat
         ("3f", "digits-resnet18-s0-3fa9c1d2, digits-resnet34-s0-3fb00000 begin like that; give more of one"),
         ("3fb", r"is not finished \(interrupted\); train it first: python -m attnlab.train seed=7"),
         ("training:1a2b", "must be training: and eight hex digits"),
-        ("00000001", "tells no training address"),
+        ("00000001", "holds no training address"),
         ("00000002", "result.json is missing or damaged, so this is no run"),
         ("README.md", "is no file of weights"),
         ("configs", "result.json is missing or damaged, so this is no run"),

@@ -28,8 +28,8 @@ class CC(FeatureTerm):
         student_shapes: Shapes,
         teacher_shapes: Shapes,
         *,
-        places: Sequence[str] = ("features",),
-        teacher_places: Sequence[str] | None = None,
+        places: str | Sequence[str] = ("features",),
+        teacher_places: str | Sequence[str] | None = None,
         dim_embedded: int = 128,
         weight: float = 0.02,
     ) -> None:

@@ -43,8 +43,8 @@ class FeatureTerm(nn.Module):
         student_shapes: Shapes,
         teacher_shapes: Shapes,
         *,
-        places: Sequence[str],
-        teacher_places: Sequence[str] | None,
+        places: str | Sequence[str],
+        teacher_places: str | Sequence[str] | None,
         weight: float,
     ) -> None:
         super().__init__()

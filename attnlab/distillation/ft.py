@@ -27,8 +27,8 @@ class FT(FeatureTerm):
         student_shapes: Shapes,
         teacher_shapes: Shapes,
         *,
-        places: Sequence[str] = ("layer4",),
-        teacher_places: Sequence[str] | None = None,
+        places: str | Sequence[str] = ("layer4",),
+        teacher_places: str | Sequence[str] | None = None,
         weight: float = 200.0,
     ) -> None:
         super().__init__(student_shapes, teacher_shapes, places=places, teacher_places=teacher_places, weight=weight)

@@ -47,8 +47,8 @@ class Hint(FeatureTerm):
         student_shapes: Shapes,
         teacher_shapes: Shapes,
         *,
-        places: Sequence[str] = ("layer2",),
-        teacher_places: Sequence[str] | None = None,
+        places: str | Sequence[str] = ("layer2",),
+        teacher_places: str | Sequence[str] | None = None,
         weight: float = 100.0,
     ) -> None:
         super().__init__(student_shapes, teacher_shapes, places=places, teacher_places=teacher_places, weight=weight)

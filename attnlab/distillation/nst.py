@@ -32,8 +32,8 @@ class NST(FeatureTerm):
         student_shapes: Shapes,
         teacher_shapes: Shapes,
         *,
-        places: Sequence[str] = ("layer*",),
-        teacher_places: Sequence[str] | None = None,
+        places: str | Sequence[str] = ("layer*",),
+        teacher_places: str | Sequence[str] | None = None,
         weight: float = 50.0,
     ) -> None:
         super().__init__(student_shapes, teacher_shapes, places=places, teacher_places=teacher_places, weight=weight)

@@ -32,8 +32,8 @@ class PKT(FeatureTerm):
         student_shapes: Shapes,
         teacher_shapes: Shapes,
         *,
-        places: Sequence[str] = ("features",),
-        teacher_places: Sequence[str] | None = None,
+        places: str | Sequence[str] = ("features",),
+        teacher_places: str | Sequence[str] | None = None,
         weight: float = 30000.0,
     ) -> None:
         super().__init__(student_shapes, teacher_shapes, places=places, teacher_places=teacher_places, weight=weight)

@@ -46,8 +46,8 @@ class VID(FeatureTerm):
         student_shapes: Shapes,
         teacher_shapes: Shapes,
         *,
-        places: Sequence[str] = ("layer*",),
-        teacher_places: Sequence[str] | None = None,
+        places: str | Sequence[str] = ("layer*",),
+        teacher_places: str | Sequence[str] | None = None,
         variance: float = 5.0,
         weight: float = 1.0,
     ) -> None:

@@ -10,7 +10,7 @@ from attnlab.records.record import FINISHED
 from attnlab.tables import statistics
 from attnlab.tables.footnotes import footnotes
 from attnlab.tables.model import Cell, RunOfCell, Table
-from attnlab.tables.spec import SOURCES, Line, Spec, Wanted, departures
+from attnlab.tables.spec import SOURCES, Line, Spec, Wanted, departures, teacher_row
 from attnlab.tables.teachers import compose_table
 
 
@@ -26,6 +26,8 @@ def wanted(spec: Spec, overrides: Sequence[str], seeds: Sequence[int]) -> tuple[
     found = []
     for (row, column), group, (first, *_) in zip(cells, plans, own, strict=True):
         departs = departures(group[0], first)
+        if teacher_row([*base[row.label, column.label], *overrides]) is not None:  # that row, under the same overrides
+            departs = [key for key in departs if key != "teacher"]
         found.append(Wanted(row, column, tuple(group), tuple(_bearing(departs, spec.key(row, column)))))
     changed = any(group[0].address != first.address for group, (first, *_) in zip(plans, own, strict=True))
     return found, " ".join(overrides) if changed else None

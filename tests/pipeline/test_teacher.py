@@ -243,6 +243,16 @@ def test_a_sweep_names_the_teacher_that_is_missing(taught: dict, tmp_path: Path)
     assert "teacher=digits-resnet34-s0: there is no such run" in jobs[0].error
 
 
+def test_a_sweep_may_hold_runs_without_distillation(taught: dict, tmp_path: Path) -> None:
+    from attnlab.sweeps.journal import DONE
+    from attnlab.sweeps.sweep import launch
+
+    words = [*taught["words"], f"paths.outputs={tmp_path}", f"teacher={taught['folder']}"]
+    jobs = launch([[*words, f"distillation={choice}"] for choice in ("none", "kd")], job=train, options=[f"paths.outputs={tmp_path}"])
+    assert [job.outcome for job in jobs] == [DONE, DONE]
+    assert jobs[0].plan.address == compose(taught["words"]).address != jobs[1].plan.address
+
+
 def test_a_table_trains_the_teacher_first(tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
     from attnlab import table
 

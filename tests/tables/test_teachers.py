@@ -54,6 +54,9 @@ def test_the_tables_overrides_reach_the_teacher_too(table: Path, tmp_path: Path)
     plans = {(cell.row.label, cell.column.label): cell.plans[0] for cell in cells}
     assert plans["student of it", "digits"].full["teacher"] == f"training:{plans['teacher', 'digits'].training}"
     assert plans["teacher", "digits"].full["trainer"]["max_epochs"] == 3
+    assert {cell.departs for cell in cells} == {("trainer.max_epochs",)}
+    _, cells, variant = fill(read_spec(str(table)), outputs=tmp_path, overrides=["trainer.accelerator=cpu"], seeds=[0])
+    assert {cell.departs for cell in cells} == {()} and variant  # computed elsewhere, which is no other experiment
 
 
 def test_rows_keep_their_teachers(table: Path) -> None:

@@ -1,8 +1,14 @@
 """A run is its configuration: what moves its address and what does not."""
 
+import re
+from pathlib import Path
+
 import pytest
 
 from attnlab.config.compose import compose
+from attnlab.config.groups import GROUPS
+from attnlab.config.plan import address_of
+from attnlab.config.targets import config_dir
 
 BASE = ["logger=none", "model.width=8"]
 
@@ -70,3 +76,46 @@ def test_the_label_reads_well() -> None:
 
 def test_the_record_shows_defaults_that_the_yaml_leaves_out() -> None:
     assert compose(BASE).full["data"]["split_seed"] == 0
+
+
+# What people have on disk is found by these: they change only where a run's numbers can change, never because code moved.
+PINNED = {
+    ("model=resnet18", "attention=rect"): ("0fa80ca9", "0b6d096b"),
+    ("experiment=maxdropout/resnet18", "data=cifar10", "seed=3"): ("3e9f4233", "fc9e377b"),
+    ("data=two_moons", "model=mlp2d", "loss=large_margin", "algorithm=sam", "callback=[ema]", "evaluator=[ood,calibration]"): (
+        "8437e9bd",
+        "45d0289f",
+    ),
+}
+
+
+@pytest.mark.parametrize("words", PINNED, ids=" ".join)
+def test_addresses_stay(words: tuple[str, ...]) -> None:
+    plan = compose(words)
+    assert (plan.address, plan.training) == PINNED[words]
+
+
+def test_the_address_of_a_third_partys_component_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "conf" / "attention").mkdir(parents=True)
+    (tmp_path / "conf" / "attention" / "halve.yaml").write_text("halve:\n  at: layer1\n  module: {_target_: theirs_pinned.Halve}\n")
+    (tmp_path / "theirs_pinned.py").write_text("class Halve:\n    def __init__(self, shape, *, by: float = 2.0):\n        pass\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    words = ["attention=halve", "attention.halve.by=3", f"hydra.searchpath=[file://{tmp_path}/conf]", "allow_targets=[theirs_pinned]"]
+    plan = compose(words)
+    assert (plan.address, plan.training) == ("bf46d8d7", "820671b9")
+
+
+def test_the_address_does_not_know_where_code_lives() -> None:
+    one, two = ({"trainer": {"_target_": f"attnlab.{module}.Settings", "max_epochs": 3}} for module in ("trainer", "training.settings"))
+    assert address_of(one, ()) == address_of(two, ())
+    theirs = {"trainer": {"_target_": "theirs.training.Settings", "max_epochs": 3}}
+    assert address_of(theirs, ()) != address_of(one, ())
+
+
+def test_no_two_targets_of_ours_in_a_group_share_their_name() -> None:
+    for group in GROUPS:
+        found: dict[str, set[str]] = {}
+        for path in (config_dir() / group).rglob("*.yaml"):
+            for target in re.findall(r"_target_: (attnlab[\w.]+)", path.read_text()):
+                found.setdefault(target.rpartition(".")[2], set()).add(target)
+        assert all(len(targets) == 1 for targets in found.values()), found

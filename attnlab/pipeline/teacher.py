@@ -55,8 +55,8 @@ def _of_run(plan: Plan, data: ImageData) -> tuple[nn.Module, str]:
     if not found.result:
         raise ConfigError(f"{where}: its record cannot be read ({found.error or 'there is no result.json'})")
     try:
-        config, told = dict(found.result["config"]), found.result["data"]
-        shape, classes, moments = tuple(told["shape"]), list(told["classes"]), (list(told["mean"]), list(told["std"]))
+        config, learned = dict(found.result["config"]), found.result["data"]
+        shape, classes, moments = tuple(learned["shape"]), list(learned["classes"]), (list(learned["mean"]), list(learned["std"]))
         config |= {"allow_targets": list(plan.allow), "paths": dict(plan.full["paths"])}  # a record permits nothing
         own = check(config, choices={}, overrides=())
     except (ValueError, KeyError, TypeError) as error:

@@ -169,7 +169,7 @@ def _elsewhere(result: dict) -> None:
         (changed(lambda result: result.update(training="00000000")), r"its last.ckpt belongs to another run"),
         (changed(lambda result: result["config"]["model"].update(width=8)), r"its last.ckpt does not fit this network"),
         (changed(lambda result: result["data"]["classes"].pop()), r"learned 9 classes .* and this run learns 10 classes"),
-        (changed(_elsewhere), r"its record cannot be read .*'os.system' is outside the allowed packages"),
+        (changed(_elsewhere), r"its record cannot be read .*'os.system' is outside the packages of components"),
         (changed(lambda result: result.pop("data")), r"its record cannot be read"),
         (changed(lambda result: result.update(status="interrupted")), r"is not finished \(interrupted\); train it first"),
     ],

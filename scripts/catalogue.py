@@ -1,0 +1,115 @@
+"""docs/catalogue.md from the yamls, docstrings and tests: `python scripts/catalogue.py` writes it, `--check` compares.
+
+A row a choice of every group: its name, what it is, its paper, its reference test, a command. Nothing in the page is written by hand.
+"""
+
+import argparse
+import ast
+import inspect
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path[:0] = [str(ROOT)]
+
+from attnlab.config.groups import GROUPS  # noqa: E402
+from attnlab.config.targets import config_dir, locate  # noqa: E402
+
+PAGE = ROOT / "docs" / "catalogue.md"
+SHOWN = (
+    "model",
+    "attention",
+    "regularizer",
+    "loss",
+    "distillation",
+    "algorithm",
+    "callback",
+    "ood",
+    "evaluator",
+    "explainer",
+    "schedule",
+    "data",
+)
+HEAD = """# Catalogue
+
+Everything that a config group can choose, written by `python scripts/catalogue.py` from the yamls, docstrings and tests; a test holds this
+page to them. *Checked*: its reference test, in that test's own words. *Reading*: part of the definition is ours; the docstring says which.
+Costs in parameters and per cent of a step: `python scripts/bench.py components`.
+"""
+
+
+def target_of(node: Any) -> str | None:
+    """The target that a choice's yaml names: its own, or that of its module or penalty."""
+    if isinstance(node, dict):
+        if "_target_" in node:
+            return str(node["_target_"])
+        return next((found for value in node.values() if (found := target_of(value))), None)
+    return None
+
+
+def sentence(text: str) -> str:
+    """The first sentence of a docstring, on one line, without the paper in brackets."""
+    first = " ".join(text.strip().split("\n\n")[0].split())
+    first = re.split(r"(?<=[a-z)\]])[.:] (?=[A-Z`])", first)[0].rstrip(".:")
+    return re.sub(r"\s*\([^()]*(?:arXiv|19\d\d|20\d\d)[^()]*\)", "", first).replace("|", "\\|")
+
+
+def papers(*texts: str) -> list[str]:
+    return list(dict.fromkeys(re.findall(r"\b\d{4}\.\d{4,5}\b", " ".join(texts))))
+
+
+def reference_test(stem: str, target: str) -> Path | None:
+    """The test named after the choice or its module, else the first that imports what the yaml names."""
+    module, _, name = target.rpartition(".")
+    tests = {path.stem: path for path in sorted((ROOT / "tests").rglob("test_*.py"))}
+    imports = re.compile(rf"from {re.escape(module)} import (\([^)]*|[^\n]*)\b{re.escape(name)}\b")
+    named = [tests[f"test_{word}"] for word in (stem, module.rpartition(".")[2]) if f"test_{word}" in tests]
+    return next(iter([*named, *(path for path in tests.values() if imports.search(path.read_text()))]), None)
+
+
+def row(group: str, path: Path) -> str | None:
+    text = path.read_text()
+    target = target_of(yaml.safe_load(text) or {})
+    if target is None:
+        return None
+    thing = locate(target)
+    doc = inspect.getdoc(thing) or inspect.getdoc(inspect.getmodule(thing)) or ""
+    comments = [line.lstrip("# ").strip() for line in text.splitlines() if line.startswith("#")]
+    command = next((line for line in comments if line.startswith("python -m attnlab")), f"python -m attnlab.train {group}={path.stem}")
+    title = comments[0] if comments and not comments[0].startswith("python -m") else doc
+    links = ", ".join(f"[{paper}](https://arxiv.org/abs/{paper})" for paper in papers(title) or papers(doc)[:1])
+    test = reference_test(path.stem, target)
+    checked = f"[{sentence(ast.get_docstring(ast.parse(test.read_text())) or test.stem)}](../{test.relative_to(ROOT)})" if test else ""
+    reading = "yes" if re.search(r"\bour reading\b", doc, re.I) else ""
+    return f"| {path.stem} | {sentence(title)} | {links} | {checked} | {reading} | `{command.split('  ')[0]}` |"
+
+
+def page() -> str:
+    parts = [HEAD]
+    for group in SHOWN:
+        assert group in GROUPS, group
+        rows = [found for path in sorted((config_dir() / group).rglob("*.yaml")) if (found := row(group, path))]
+        parts.append(
+            f"## {group}\n\n| {group}= | what it is | paper | checked | reading | command |\n|---|---|---|---|---|---|\n"
+            + "\n".join(rows)
+            + "\n"
+        )
+    return "\n".join(parts)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--check", action="store_true", help="write nothing; exit code 1 where the page is another")
+    if parser.parse_args().check:
+        return int(PAGE.read_text() != page())
+    PAGE.write_text(page())
+    print(PAGE.relative_to(ROOT))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

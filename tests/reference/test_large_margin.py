@@ -5,7 +5,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -15,6 +14,7 @@ from torch import nn
 import attnlab
 from attnlab.losses.large_margin import LargeMarginLoss
 from attnlab.network import Output
+from tests.golden_numbers import golden
 
 TERMS = ["ce", "compact", "margin", "norm"]
 
@@ -51,7 +51,7 @@ def grads(terms, *leaves):
 
 
 def test_the_authors_numbers():
-    gold = {k: torch.from_numpy(v) for k, v in np.load(Path(__file__).parents[1] / "golden" / "large_margin.npz").items()}
+    gold = golden("core", "ml_")
     loss = LargeMarginLoss(10, 30, delta_dist=6.0).double()
     fc = nn.Linear(30, 10).double()
     fc.weight.data, fc.bias.data = gold["w"], gold["b"]

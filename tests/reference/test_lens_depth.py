@@ -5,7 +5,6 @@ Legend: N sample points, P queries, D features.
 
 import itertools
 import time
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -18,8 +17,8 @@ from attnlab.ood import fermat
 from attnlab.ood.bank import Bank
 from attnlab.ood.consistency import consistency_curve
 from attnlab.ood.lens_depth import LensDepth, _count, _ranks, fermat_matrix, fermat_to, lens_depth
+from tests.golden_numbers import golden
 
-GOLDEN = np.load(Path(__file__).parents[1] / "golden" / "lens_depth.npz")
 few = settings(max_examples=25, deadline=None)
 
 
@@ -31,10 +30,6 @@ def path(request, monkeypatch):
     elif fermat.compiled() is None:
         pytest.skip("no C compiler")
     return request.param
-
-
-def golden(name):
-    return torch.from_numpy(GOLDEN[name])
 
 
 def points(n, dim=4, *, seed=0, spread=1.0):
@@ -65,15 +60,16 @@ def depth_of(sample, queries, alpha):
 
 @pytest.mark.parametrize("alpha", [1, 3, 7])
 def test_golden_numbers(path, alpha):
-    centers, queries = golden("centers"), golden("queries")
+    gold = golden("core", "ld_")
+    centers, queries = gold["centers"], gold["queries"]
     inner = fermat_matrix(centers, alpha=alpha)
     outer = fermat_to(inner, centers, queries, alpha=alpha)
-    torch.testing.assert_close(inner[:10], golden(f"inner_a{alpha}"), rtol=1e-12, atol=0)
-    torch.testing.assert_close(outer[:10], golden(f"outer_a{alpha}"), rtol=1e-12, atol=0)
-    one_pair = 1.001 / (120 * 119 / 2)
-    assert (lens_depth(inner, outer) - golden(f"depth_a{alpha}")).abs().max() < one_pair
-    assert (lens_depth(inner, inner) - golden(f"depth_in_a{alpha}")).abs().max() < one_pair
-    assert (depth_of(centers, centers, alpha) - golden(f"depth_in_a{alpha}")).abs().max() < one_pair
+    torch.testing.assert_close(inner, gold[f"inner_a{alpha}"], rtol=1e-12, atol=0)
+    torch.testing.assert_close(outer, gold[f"ext_a{alpha}"], rtol=1e-12, atol=0)
+    one_pair = 1.001 / (len(centers) * (len(centers) - 1) / 2)
+    assert (lens_depth(inner, outer) - gold[f"depth_a{alpha}"]).abs().max() < one_pair
+    assert (lens_depth(inner, inner) - gold[f"depth_in_a{alpha}"]).abs().max() < one_pair
+    assert (depth_of(centers, centers, alpha) - gold[f"depth_in_a{alpha}"]).abs().max() < one_pair
 
 
 @pytest.mark.parametrize("alpha", [1.0, 2.5, 7.0])

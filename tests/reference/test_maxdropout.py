@@ -1,7 +1,5 @@
 """MaxDropout against the released code's numbers and a slow loop, in fp64."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
@@ -9,8 +7,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from attnlab.regularizers.maxdropout import MaxDropout
-
-GOLDEN = Path(__file__).parents[1] / "golden" / "maxdropout.npz"
+from tests.golden_numbers import golden
 
 
 def slow(x, drop):
@@ -25,13 +22,13 @@ def slow(x, drop):
 @pytest.mark.parametrize("drop, key", [(0.3, "y_p30"), (0.5, "y_p50")])
 @pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
 def test_equals_the_released_code(drop, key, memory_format):
-    golden = np.load(GOLDEN)
-    x = torch.from_numpy(golden["x"]).contiguous(memory_format=memory_format)
+    gold = golden("core", "md_")
+    x = gold["x"].contiguous(memory_format=memory_format)
     module = MaxDropout(drop=drop)
     y = module(x)
-    assert torch.equal(y, torch.from_numpy(golden[key]))
+    assert torch.equal(y, gold[key])
     assert y.is_contiguous(memory_format=memory_format)
-    assert module.dropped.item() == pytest.approx((golden[key] == 0).mean())
+    assert module.dropped.item() == pytest.approx((gold[key] == 0).double().mean().item())
 
 
 def test_hand_made():

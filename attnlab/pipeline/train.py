@@ -54,7 +54,7 @@ def fit(learner: "Learner", data: ImageData, settings: Settings, *, plan: Plan, 
         learner.compile_objective(mode=settings.compile_mode)
     images = min(len(loader) * data.batch_size * world, len(data.split("train")))
     own = {"progress": Progress(images_per_epoch=images)} if settings.progress else {}
-    learner.set_callbacks({**learner.callbacks, **own, "checkpoint": Checkpoint(path, seconds=settings.checkpoint_seconds)})
+    learner.callbacks.add({**own, "checkpoint": Checkpoint(path, seconds=settings.checkpoint_seconds)})
     trainer = settings.trainer()
     with quiet(), _children(plan, world):
         try:

@@ -1,6 +1,8 @@
 """An epoch: its batches, several optimisation steps in one call of Lightning's loop, and sums that stay on the device until its end."""
 
 import itertools
+import math
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -60,3 +62,21 @@ class EpochSums:
             self.correct += correct
         self.images += num_images
         self.steps += 1
+
+    def row(self, values: list[float], *, epoch: int, count: int, world_size: int, rate: float) -> dict[str, float]:
+        """The epoch's figures. values: the sums of all processes and how many were right; count: batches of all processes.
+
+        ValueError, with a remedy: a term that is not finite.
+        """
+        seconds, images = time.monotonic() - self.started, self.images * world_size
+        averages = {name: value / count for name, value in zip(self.names, values)}
+        if bad := [name for name, value in averages.items() if not math.isfinite(value)]:
+            raise ValueError(
+                f"loss term {' and '.join(bad)} became {averages[bad[0]]} in epoch {epoch + 1}; lower optimizer.lr "
+                f"(now {rate:.3g}) or set trainer.gradient_clip=1; epochs before it are kept"
+            )
+        row = {"epoch": epoch, "train/loss": sum(averages.values())}
+        row |= {f"train/loss/{name}": value for name, value in averages.items()} if len(averages) > 1 else {}
+        row |= {f"train/{name}": value / count for name, value in zip(self.watched, values[len(self.names) :])}
+        row |= {"train/acc": values[-1] / images, "lr": rate}
+        return {**row, "seconds": seconds, "images_per_second": images / max(seconds, 1e-9)}

@@ -1,6 +1,5 @@
 """Learner: the one LightningModule. It holds the parts of a run and takes its steps; how a step is taken is its algorithm's."""
 
-import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
@@ -9,14 +8,14 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
 
-from attnlab.algorithms.supervised import Supervised
-from attnlab.config.asking import asked
 from attnlab.config.targets import ConfigError
 from attnlab.network import Network, Output
 from attnlab.records.checkpoint import TERMS
+from attnlab.training.callback_list import CallbackList
 from attnlab.training.epoch import Batch, EpochSums
 from attnlab.training.seeding import random_state, restore_random_state, seed_all
 from attnlab.training.settings import Settings
+from attnlab.training.terms import LossTerms
 
 
 class Learner(pl.LightningModule):
@@ -42,7 +41,7 @@ class Learner(pl.LightningModule):
         optimizer: Callable[..., torch.optim.Optimizer],
         schedule: Callable[..., Callable[[int], float]],
         settings: Settings,
-        algorithm: Any = None,
+        algorithm: Any,
         terms: Mapping[str, Callable[..., Any]] | None = None,
         callbacks: Mapping[str, Any] | None = None,
         teacher: Callable[[Batch], Output] | None = None,
@@ -53,13 +52,12 @@ class Learner(pl.LightningModule):
         self.automatic_optimization = False  # the step is ours, Lightning has the epochs, devices and checkpoints
         self.network = network
         self.loss = loss
-        terms = dict(terms or {})
-        self.term_modules = nn.ModuleDict({name: term for name, term in terms.items() if isinstance(term, nn.Module)})
-        self.loss_asks = asked(loss, skip=2)
-        self.further_terms = [(name, term, asked(term)) for name, term in terms.items()]
+        self.term_modules = nn.ModuleDict({name: term for name, term in (terms or {}).items() if isinstance(term, nn.Module)})
+        self.loss_terms = LossTerms(loss, network, terms or {})
         self.make_optimizer = optimizer
         self.make_schedule = schedule
-        self.algorithm = algorithm or Supervised()
+        self.algorithm = algorithm
+        self.callbacks = CallbackList(callbacks or {})
         self.teacher = teacher
         self.seed = seed
         self.training_address = training
@@ -71,53 +69,39 @@ class Learner(pl.LightningModule):
         self.stopped = False  # before the last epoch, by a callback
         self.steps_per_epoch = 1
         self.totals = EpochSums()
-        self.set_callbacks(callbacks or {})
 
-        self.asks = {name for names in (self.loss_asks, *(names for *_, names in self.further_terms)) for name in names}
-        for part in (*self.modules(), self.algorithm, *self.callbacks.values(), self.teacher):
+        self.asks = self.loss_terms.asks
+        for part in (*self.modules(), algorithm, *self.callbacks, teacher):
             self.asks |= set(getattr(part, "asks", ()))
         if "progress" in self.asks:
             self.register_buffer("progress", torch.zeros(()), persistent=False)
         else:
             self.progress = None
         if "teacher" in self.asks and teacher is None:
-            raise ConfigError(
-                f"{self._who_asks('teacher')} follows a teacher, and there is none; add teacher=RUN, the id of a finished run"
-            )
+            who = self.loss_terms.who_asks("teacher")
+            raise ConfigError(f"{who} follows a teacher, and there is none; add teacher=RUN, the id of a finished run")
         if self.num_passes > 1 and self.scaler.is_enabled():
             passes = f"algorithm {type(self.algorithm).__name__} takes {self.num_passes} backward passes a step"
             raise ConfigError(f"{passes}, which 16-mixed cannot scale; use trainer.precision=bf16-mixed or 32")
 
     # ---- parts --------------------------------------------------------------------------------------------------------------------
 
-    def set_callbacks(self, callbacks: Mapping[str, Any]) -> None:
-        """Callbacks in the order of an epoch's end: those that react to its row (`reads_row`) after those that write into it."""
-        self.callbacks = dict(sorted(callbacks.items(), key=lambda item: getattr(item[1], "order", 0)))
-        self.in_step = [(one, one.every) for one in self.callbacks.values() if hasattr(one, "on_step") and one.every]
-        self.on_gradients = [one for one in self.callbacks.values() if hasattr(one, "on_gradients")]
-
     @property
     def num_passes(self) -> int:
         """Backward passes that the algorithm takes in a step."""
         return getattr(self.algorithm, "num_passes", 1)
 
-    def _who_asks(self, name: str) -> str:
-        terms = [term for term, _, names in self.further_terms if name in names]
-        return terms[0] if terms else type(self.loss).__name__
-
     def prepare(self, states: Mapping[str, Any] | None = None) -> None:
         """Before the first step: `algorithm.setup`, every `callback.on_fit_start`, then their states where there are some."""
         self.algorithm.setup(self)
-        for callback in self.callbacks.values():
-            if hasattr(callback, "on_fit_start"):
-                callback.on_fit_start(self)
+        self.callbacks.call("on_fit_start", self)
         for name, part in self._stateful().items():
             if states and name in states:
                 part.load_state_dict(states[name])
         self.saved_states = None
 
     def _stateful(self) -> dict[str, Any]:
-        parts = {"algorithm": self.algorithm, **{f"callback.{name}": one for name, one in self.callbacks.items()}}
+        parts = {"algorithm": self.algorithm, **{f"callback.{name}": one for name, one in self.callbacks.by_name.items()}}
         return {name: part for name, part in parts.items() if hasattr(part, "state_dict")}
 
     def restore(self, checkpoint: Mapping[str, Any]) -> None:
@@ -132,11 +116,7 @@ class Learner(pl.LightningModule):
 
         now: as it stands in this epoch, without the callbacks that choose among epochs: what is validated.
         """
-        network = self.algorithm.tested()
-        for callback in self.callbacks.values():
-            if hasattr(callback, "tested") and not (now and getattr(callback, "reads_row", False)):
-                network = callback.tested(network)
-        return network
+        return self.callbacks.tested(self.algorithm.tested(), now=now)
 
     def train_batches(self) -> Iterator[tuple[Tensor, ...]]:
         """The training images once more, as they are augmented in this epoch."""
@@ -156,14 +136,7 @@ class Learner(pl.LightningModule):
 
     def terms(self, out: Output, batch: Batch, teacher: Output | None = None) -> dict[str, Tensor]:
         """Every named term of the loss of what the network said of a batch."""
-        offers = {"x": batch.x, "out": out, "target": out.target, "network": self.network, "progress": self.progress}
-        offers |= {"teacher": teacher, "index": batch.index}
-        terms = dict(self.loss(out, out.target, **{name: offers[name] for name in self.loss_asks}))
-        terms |= self.network.penalties()
-        for name, term, names in self.further_terms:
-            value = term(**{key: offers[key] for key in names})
-            terms |= value if isinstance(value, Mapping) else {name: value}
-        return terms
+        return self.loss_terms(out, {"x": batch.x, "index": batch.index, "progress": self.progress, "teacher": teacher})
 
     def objective(self, batch: Batch, teacher: Output | None = None) -> tuple[Tensor, Tensor, Tensor, tuple[str, ...], tuple[str, ...]]:
         """The loss of one batch; its terms and the placed modules' statistics (T,), fp32; how many it got right; the names of both.
@@ -221,9 +194,10 @@ class Learner(pl.LightningModule):
     def apply_gradients(self) -> None:
         """The optimizer's step on the gradients there are, clipped where asked for."""
         optimizer, scaler, clip = self.optimizer, self.scaler, self.settings.gradient_clip
-        if clip is not None or self.on_gradients:
+        with_gradients = self.callbacks.with_gradients
+        if clip is not None or with_gradients:
             scaler.unscale_(optimizer)
-        for callback in self.on_gradients:
+        for callback in with_gradients:
             callback.on_gradients(self, self.totals.steps)
         if clip is not None:
             torch.nn.utils.clip_grad_norm_(self.parameters(), clip)
@@ -234,19 +208,19 @@ class Learner(pl.LightningModule):
         """A chunk of optimisation steps (see `StepChunks`): what Lightning costs a call is shared by all of them."""
         if index == 0:
             self._start_epoch()
-        trainer, totals = self.trainer, self.totals
+        trainer, totals, in_step = self.trainer, self.totals, self.callbacks.in_step
         alone = trainer.world_size == 1
         backward = Tensor.backward if alone else self.manual_backward  # DDP must hear of every backward pass
         for batch in batches:
             self.step(Batch(*batch), totals, backward=backward)
-            if self.in_step:
+            if in_step:
                 self.after_step(totals.steps)
             if alone and trainer.received_sigterm:
                 return  # Lightning sees it next
 
     def after_step(self, step: int) -> None:
         """Callbacks of the `step`-th step. What is true of `step` is true of them: nothing may read the device."""
-        for callback, every in self.in_step:
+        for callback, every in self.callbacks.in_step:
             if step % every == 0:
                 callback.on_step(self, step)
 
@@ -259,37 +233,14 @@ class Learner(pl.LightningModule):
         """Called by the first batch: Lightning leaves its epoch-start hook out after a restart."""
         seed_all(self.seed, 1 + self.current_epoch, self.global_rank)
         self.totals = EpochSums(steps=self.current_epoch * self.steps_per_epoch, started=time.monotonic())
-        for callback in self.callbacks.values():
-            if hasattr(callback, "on_epoch_start"):
-                callback.on_epoch_start(self, self.current_epoch)
+        self.callbacks.call("on_epoch_start", self, self.current_epoch)
 
     def on_train_epoch_end(self) -> None:
-        row = self._row()
-        for callback in self.callbacks.values():
-            if hasattr(callback, "on_epoch_end"):
-                callback.on_epoch_end(self, row)
-
-    def _row(self) -> dict[str, float]:
         totals, world = self.totals, self.trainer.world_size
         sums = self.trainer.strategy.reduce(torch.cat([totals.sums, totals.correct[None]]), reduce_op="sum")
-        count = self.steps_per_epoch * world
         values = sums.tolist()  # the one host read of an epoch
-        seconds = time.monotonic() - totals.started
-        images = totals.images * world
-        epoch = self.current_epoch
-        averages = {name: value / count for name, value in zip(totals.names, values)}
-        row = {"epoch": epoch, "train/loss": sum(averages.values())}
-        row |= {f"train/loss/{name}": value for name, value in averages.items()} if len(averages) > 1 else {}
-        row |= {f"train/{name}": value / count for name, value in zip(totals.watched, values[len(totals.names) :])}
-        row |= {"train/acc": values[-1] / images, "lr": self.rate}
-        row |= {"seconds": seconds, "images_per_second": images / max(seconds, 1e-9)}
-        bad = [name for name, value in averages.items() if not math.isfinite(value)]
-        if bad:
-            raise ValueError(
-                f"loss term {' and '.join(bad)} became {averages[bad[0]]} in epoch {epoch + 1}; lower optimizer.lr "
-                f"(now {row['lr']:.3g}) or set trainer.gradient_clip=1; epochs before it are kept"
-            )
-        return row
+        row = totals.row(values, epoch=self.current_epoch, count=self.steps_per_epoch * world, world_size=world, rate=self.rate)
+        self.callbacks.call("on_epoch_end", self, row)
 
     @property
     def last_epoch(self) -> bool:

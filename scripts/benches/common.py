@@ -103,6 +103,7 @@ class Framework:
     def __init__(self, network: nn.Module, loader: Any, settings: Any, *, loss: nn.Module | None = None) -> None:
         from functools import partial
 
+        from attnlab.algorithms.supervised import Supervised
         from attnlab.callbacks.history import History
         from attnlab.callbacks.progress import Progress
         from attnlab.losses.cross_entropy import CrossEntropy
@@ -111,7 +112,8 @@ class Framework:
 
         loss = loss or CrossEntropy(10, 1)
         callbacks = {"history": History(), **({"progress": Progress(images_per_epoch=0)} if settings.progress else {})}
-        self.learner = Learner(network, loss, optimizer=sgd, schedule=partial(cosine, warmup=1.0), settings=settings, callbacks=callbacks)
+        schedule, algorithm = partial(cosine, warmup=1.0), Supervised()
+        self.learner = Learner(network, loss, optimizer=sgd, schedule=schedule, settings=settings, algorithm=algorithm, callbacks=callbacks)
         self.learner.steps_per_epoch = len(loader)
         if settings.compile_mode:
             self.learner.compile_objective(mode=settings.compile_mode)

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from attnlab.algorithms.sam import SAM
+from attnlab.algorithms.supervised import Supervised
 from attnlab.config.compose import compose
 from attnlab.config.targets import ConfigError
 from attnlab.losses.cross_entropy import CrossEntropy
@@ -20,7 +21,7 @@ from tests.golden_numbers import golden
 NAMES = {"w1": "0.weight", "b1": "0.bias", "w2": "2.weight", "b2": "2.bias"}
 
 
-def learner_of(backbone: nn.Module, algorithm: SAM, *, shape: tuple[int, ...] = (5,), lr: float = 0.1, **options: float) -> Learner:
+def learner_of(backbone: nn.Module, algorithm: Supervised, *, shape: tuple[int, ...] = (5,), lr: float = 0.1, **options: float) -> Learner:
     learner = Learner(
         Network(backbone, shape=shape),
         CrossEntropy(3, 1),
@@ -71,7 +72,7 @@ def test_the_second_pass_repeats_the_draws_and_leaves_statistics() -> None:
 
     x, y = torch.randn(12, 5), torch.arange(12) % 3
     after = []
-    for algorithm in (None, SAM(rho=1e-12)):
+    for algorithm in (Supervised(), SAM(rho=1e-12)):
         learner = learner_of(net(), algorithm).train()
         torch.manual_seed(1)
         for step in range(3):

@@ -115,11 +115,11 @@ def test_swa_is_the_mean_of_the_last_epochs(run) -> None:
         def on_epoch_end(self, learner, row) -> None:
             seen.append(copy.deepcopy(learner.network.state_dict()))
 
-    from attnlab.training.learner import Learner
+    from attnlab.training.callback_list import CallbackList
 
-    set_callbacks = Learner.set_callbacks
+    add = CallbackList.add
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Learner, "set_callbacks", lambda self, given: set_callbacks(self, {**given, "watch": Watch()}))
+        patch.setattr(CallbackList, "add", lambda self, given: add(self, {**given, "watch": Watch()}))
         found = run(*words, "callback=swa", "callback.swa.start=0.5")
     average = weights(found["folder"])["attnlab"]["states"]["callback.swa"]["average"]
     for name in [key for key in seen[0] if key.endswith("weight")]:

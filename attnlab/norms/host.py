@@ -20,6 +20,9 @@ def check_norm(host: nn.Module | None, *, name: str) -> None:
 def take_over(norm: nn.Module, host: nn.Module | None) -> None:
     """Give `norm` the weights and statistics of `host` that it has under the same name and shape: a pretrained network keeps its own."""
     if host is not None:
+        like = next(host.parameters(), None)
+        if like is not None:
+            norm.to(device=like.device, dtype=like.dtype)
         own = {name: value.shape for name, value in norm.state_dict().items()}
         kept = {name: value for name, value in host.state_dict().items() if own.get(name) == value.shape}
         norm.load_state_dict(kept, strict=False)

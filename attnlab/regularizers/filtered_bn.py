@@ -132,9 +132,7 @@ class FilteredBatchNorm1d(_Filtered):
         super().__init__(1 if per == "tensor" else shape[0], host=host, whole=per == "tensor", **options)
 
 
-def filtered_moments(
-    x: Tensor, dims: tuple[int, ...], *, threshold: float, eps: float, correction: int
-) -> tuple[Tensor, Tensor, Tensor]:
+def filtered_moments(x: Tensor, dims: tuple[int, ...], *, threshold: float, eps: float, correction: int) -> tuple[Tensor, Tensor, Tensor]:
     """Mean and variance over `dims` of the values within `threshold` deviations of their mean, and how many they are; dims kept as 1."""
     with torch.no_grad():
         var, mean = torch.var_mean(x, dims, keepdim=True)

@@ -36,9 +36,7 @@ class WeightAlign(nn.Conv2d):
         if not eps > 0:
             raise ValueError(f"eps must be above 0, got {eps}")
         settings = {name: getattr(host, name) for name in ("stride", "padding", "dilation", "groups", "padding_mode")}
-        super().__init__(
-            host.in_channels, host.out_channels, host.kernel_size, bias=host.bias is not None, device="meta", **settings
-        )
+        super().__init__(host.in_channels, host.out_channels, host.kernel_size, bias=host.bias is not None, device="meta", **settings)
         self.weight, self.bias = host.weight, host.bias
         self.gain = nn.Parameter(torch.ones(host.out_channels, device=host.weight.device, dtype=host.weight.dtype))
         self.eps = eps

@@ -43,7 +43,11 @@ def test_eval_is_the_identity_with_a_map_and_negative_maps_lose_nothing() -> Non
 
 @settings(deadline=None, max_examples=30)
 @given(
-    seed=st.integers(0, 10**6), high=st.floats(0, 1), floor=st.floats(0, 1), block=st.sampled_from([1, 3, 5]), chance=st.sampled_from([0, 1])
+    seed=st.integers(0, 10**6),
+    high=st.floats(0, 1),
+    floor=st.floats(0, 1),
+    block=st.sampled_from([1, 3, 5]),
+    chance=st.sampled_from([0, 1]),
 )
 def test_dgdm_erases_as_the_loop(seed: int, high: float, floor: float, block: int, chance: float) -> None:
     torch.manual_seed(seed)

@@ -56,9 +56,7 @@ def test_batch_drop_equals_the_authors_code() -> None:
 
 
 @settings(deadline=None, max_examples=40)
-@given(
-    seed=st.integers(0, 10**6), size=st.tuples(st.integers(1, 7), st.integers(1, 7)), part=st.tuples(st.floats(0, 1), st.floats(0, 1))
-)
+@given(seed=st.integers(0, 10**6), size=st.tuples(st.integers(1, 7), st.integers(1, 7)), part=st.tuples(st.floats(0, 1), st.floats(0, 1)))
 def test_batch_drop_zeroes_one_rectangle_of_the_asked_size_in_all_images(seed: int, size: tuple, part: tuple) -> None:
     torch.manual_seed(seed)
     y = BatchDrop((2, *size), height=part[0], width=part[1])(torch.ones(3, 2, *size))

@@ -49,4 +49,4 @@ class AttentionDropout(nn.Module):
 
 def below(A_B1HW: Tensor, threshold: float) -> Tensor:
     """(B, 1, H, W) bool: where each map is under `threshold` times its maximum."""
-    return A_B1HW < threshold * A_B1HW.amax((2, 3), keepdim=True)
+    return A_B1HW.lt(threshold * A_B1HW.amax((2, 3), keepdim=True))

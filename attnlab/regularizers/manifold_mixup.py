@@ -47,8 +47,8 @@ class ManifoldMixup(nn.Module):
         alpha: > 0; 2 in the paper.
         places: what the modules of all places share; without it this module is the only place.
 
-    Shapes: h (B, ...), target (B,) int64, (B, K) soft or None -> h' as h, t' (B, K) float32. Copies of the images (noisy_copies) are blended
-    with copies, as their originals are. Raises ValueError for an alpha or num_classes out of range, or soft targets of another K.
+    Shapes: h (B, ...), target (B,) int64, (B, K) soft or None -> h' as h, t' (B, K) float32. Copies of the images (noisy_copies) are
+    blended with copies, as their originals are. Raises ValueError for an alpha or num_classes out of range, or soft targets of another K.
 
     Differs from the authors' code in: the loss. Theirs is binary cross-entropy on the softmax, here it is the run's (`loss=ce`: soft
     cross-entropy). The blend and its labels are the code's; places of theirs: the images and the first two stages of a ResNet.

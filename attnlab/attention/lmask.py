@@ -21,8 +21,8 @@ class LMask(nn.Module):
 
     Established (page and abstract): the static mask on the encoder's last map; a term that makes it sparse; a further constraint on regions
     that matter to several categories. Ours: the formulas, the sigmoid, both weights, that a region matters to a class by its activity (the
-    labels are asked for, not the classifier's weights), that this activity has no gradient: conf says where the mask should be low, and does
-    not change the features.
+    labels are asked for, not the classifier's weights), that this activity has no gradient: conf says where the mask should be low, and
+    does not change the features.
 
     Args:
         shape: (C, H, W) of the place; the last map before the pooling. num_classes: K. Both filled in by the placement.

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from attnlab.norms.host import check_norm, take_over
+from attnlab.regularizers.norm_host import check_norm, take_over
 
 
 class _Filtered(_BatchNorm):

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from attnlab.network import Network
-from attnlab.norms.bnsr import SkewnessReducedBatchNorm2d, signed_power, skewness
+from attnlab.regularizers.bnsr import SkewnessReducedBatchNorm2d, signed_power, skewness
 
 
 def test_power_one_is_batch_norm() -> None:

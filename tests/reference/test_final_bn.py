@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from attnlab.network import Network
-from attnlab.norms.final_bn import FinalBatchNorm
+from attnlab.regularizers.final_bn import FinalBatchNorm
 from tests.golden_numbers import golden
 
 CLOSE = {"rtol": 1e-9, "atol": 1e-12}

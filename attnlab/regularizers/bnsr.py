@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from attnlab.norms.host import check_norm, take_over
+from attnlab.regularizers.norm_host import check_norm, take_over
 
 
 class SkewnessReducedBatchNorm2d(nn.BatchNorm2d):

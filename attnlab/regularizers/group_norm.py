@@ -4,7 +4,7 @@
 import torch
 from torch import Tensor, nn
 
-from attnlab.norms.host import check_norm, take_over
+from attnlab.regularizers.norm_host import check_norm, take_over
 
 
 class GroupNorm(nn.GroupNorm):

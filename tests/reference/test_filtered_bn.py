@@ -92,6 +92,15 @@ def test_an_outlier_does_not_move_the_others() -> None:
     assert nn.BatchNorm2d(2).double()(x)[1:, 0].abs().max() < 0.04  # what batch norm leaves of that channel
 
 
+def test_the_choice_is_by_the_unbiased_deviation() -> None:
+    """Of 0, 0, 3 the last lies 2 / sqrt(3) = 1.15 unbiased deviations from the mean, 1.41 biased ones."""
+    x = torch.tensor([0.0, 0, 3], dtype=torch.float64)
+    for threshold, count in ((1.2, 3), (1.1, 2)):
+        assert filtered_moments(x, (0,), threshold=threshold, eps=1e-10, correction=0)[2] == count
+    mean, var, count = filtered_moments(x, (0,), threshold=0.1, eps=1e-10, correction=0)  # where nothing passes
+    assert (mean, var, count) == (0, 0, 0)
+
+
 def test_replaces_norms_with_their_weights_and_names() -> None:
     backbone = nn.Sequential()
     backbone.add_module("conv", nn.Conv2d(3, 4, 3))

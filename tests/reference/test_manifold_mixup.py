@@ -64,6 +64,17 @@ def test_a_copy_of_the_network_draws_for_itself_and_a_pass_leaves_nothing_behind
     network(torch.eye(2, 4), torch.arange(2))  # a smaller batch
 
 
+def test_a_pass_that_was_broken_off_leaves_the_next_one_alone() -> None:
+    network = network_of()
+    broken = network.backbone.three.register_forward_hook(lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        network(torch.eye(4), torch.arange(4))
+    first = next(component for _, component in network.placed.components()).places
+    first.drawn = torch.tensor(0), torch.tensor(0.5), torch.arange(4)  # as if it had been broken off between two places
+    broken.remove()
+    assert network(torch.eye(2, 4), torch.arange(2)).target.shape == (2, 4)
+
+
 def test_copies_are_blended_as_their_originals() -> None:
     torch.manual_seed(1)
     module = ManifoldMixup((4,), num_classes=4)

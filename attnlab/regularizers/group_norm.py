@@ -1,8 +1,7 @@
-"""Group norm and no norm: what a batch norm can be replaced by, so that a method is seen without batch statistics."""
-# B batch, C channels
+"""Group norm in the place of batch norm: normalisation without batch statistics."""
+# C channels
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
 from attnlab.regularizers.norm_host import check_norm, take_over
 
@@ -26,24 +25,3 @@ class GroupNorm(nn.GroupNorm):
             raise ValueError(f"groups must be at least 1, got {groups}")
         super().__init__(max(n for n in range(1, min(groups, shape[0]) + 1) if shape[0] % n == 0), shape[0], eps=eps)
         take_over(self, host)
-
-
-class NoNorm(nn.Module):
-    """Nothing in the place of a norm but its bias:   y = x + beta,   beta a learnt value a channel.
-
-    For methods that are to do without norms (`regularizer=[weight_align,no_norm]`), and as the control of those that are not.
-
-    Args:
-        shape: (C, ...). host: the norm that is replaced, whose beta stays; both filled in by the placement.
-
-    Shapes: x (B, C, ...) -> same. Raises ValueError for a host that is no norm or holds an activation.
-    """
-
-    def __init__(self, shape: tuple[int, ...], *, host: nn.Module | None = None) -> None:
-        super().__init__()
-        check_norm(host, name="no_norm")
-        self.bias = nn.Parameter(torch.zeros(shape[0]))
-        take_over(self, host)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x + self.bias.view(-1, *[1] * (x.ndim - 2)).to(x.dtype)

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from torch import nn
 
 from attnlab.network import Network
-from attnlab.regularizers.group_norm import GroupNorm, NoNorm
+from attnlab.regularizers.group_norm import GroupNorm
+from attnlab.regularizers.no_norm import NoNorm
 from attnlab.regularizers.weight_align import WeightAlign, aligned
 
 

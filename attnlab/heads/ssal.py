@@ -85,7 +85,7 @@ class SSAL(nn.Module):
         for index, (entry, read) in enumerate(zip(groups, read_shapes)):
             group_K = torch.tensor(even_groups(num_classes, entry) if isinstance(entry, int) else list(entry))
             if group_K.shape != (num_classes,) or group_K.unique().tolist() != list(range(int(group_K.max()) + 1)):
-                raise ValueError(f"groups[{index}] must give each of {num_classes} classes a group 0, 1, ..., none empty, got {list(entry)}")
+                raise ValueError(f"groups[{index}] must give each of {num_classes} classes a group 0, 1, ..., none empty, got {entry}")
             self.register_buffer(f"group{index}", group_K)
             self.branches.append(branch(read[0], width, int(group_K.max()) + 1))
         self.penalty: Tensor | None = None

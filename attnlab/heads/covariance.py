@@ -53,7 +53,8 @@ class MultiOrderHead(nn.Module):
     Ours: d, the reduction, the mean of logits, one cross-entropy each.
 
     shape: (D,); read_shapes: [middle (C, H, W), last (C, H, W)], `reads: [layer3, layer4, target]`. channels: d. iterations:
-    Newton-Schulz steps (5 in the paper). ridge: added to the covariance's diagonal, as a map of H W < d positions has a singular one. Statistics run in fp32.
+    Newton-Schulz steps (5 in the paper). ridge: added to the covariance's diagonal, as a map of H W < d positions has a singular one.
+    Statistics run in fp32.
     The final Linear is inside, so losses and OOD heads that need `fc` do not apply. Raises ValueError for other places and sizes below 1.
     """
 

@@ -12,6 +12,7 @@ import yaml
 from torch import nn
 
 from attnlab.backbones.cnn3 import cnn3
+from attnlab.backbones.iresnet import iresnet18, iresnet50
 from attnlab.backbones.mlp2d import mlp2d
 from attnlab.backbones.resnet import resnet18, resnet34, resnet50
 from attnlab.backbones.timm_model import timm_model
@@ -26,6 +27,8 @@ CASES = {
     "resnet34": (resnet34, (1, 16, 16), dict(width=4)),
     "resnet50": (resnet50, (1, 16, 16), dict(width=4, bottleneck=5)),
     "resnet18_imagenet": (resnet18, (3, 48, 64), dict(width=8, stem="imagenet")),
+    "iresnet18": (iresnet18, (1, 16, 16), dict(width=4, bottleneck=5)),
+    "iresnet50_imagenet": (iresnet50, (3, 48, 64), dict(width=4, stem="imagenet")),
     "wrn28_10": (wrn28_10, (1, 16, 16), dict(width=16)),
     "wrn16_4": (wrn16_4, SMALL, dict(width=8, bottleneck=30)),
     "wrn16_4_imagenet": (wrn16_4, (3, 32, 32), dict(width=8, stem="imagenet")),
@@ -324,4 +327,4 @@ def test_yaml_states_the_defaults(path):
 
 def test_every_model_of_the_issue_has_a_file():
     expected = "resnet18 resnet34 resnet50 wrn28_10 wrn16_4 vgg16 vgg_ltpa vgg_bn_drop cnn3 mlp2d timm"
-    assert {path.stem for path in MODEL_FILES} == set(expected.split())
+    assert {path.stem for path in MODEL_FILES} >= set(expected.split())

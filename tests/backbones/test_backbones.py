@@ -12,8 +12,10 @@ import yaml
 from torch import nn
 
 from attnlab.backbones.cnn3 import cnn3
+from attnlab.backbones.densenet import densenet_bc
 from attnlab.backbones.iresnet import iresnet18, iresnet50
 from attnlab.backbones.mlp2d import mlp2d
+from attnlab.backbones.preact_resnet import preresnet20, preresnet164
 from attnlab.backbones.resnet import resnet18, resnet34, resnet50
 from attnlab.backbones.timm_model import timm_model
 from attnlab.backbones.vgg import vgg16, vgg_bn_drop, vgg_ltpa
@@ -29,6 +31,10 @@ CASES = {
     "resnet18_imagenet": (resnet18, (3, 48, 64), dict(width=8, stem="imagenet")),
     "iresnet18": (iresnet18, (1, 16, 16), dict(width=4, bottleneck=5)),
     "iresnet50_imagenet": (iresnet50, (3, 48, 64), dict(width=4, stem="imagenet")),
+    "densenet_bc": (densenet_bc, (1, 16, 16), dict(depth=22, growth=4, bottleneck=5)),
+    "densenet_bc_imagenet": (densenet_bc, (3, 32, 48), dict(depth=16, growth=4, stem="imagenet")),
+    "preresnet20": (preresnet20, SMALL, dict(width=4, bottleneck=5)),
+    "preresnet164": (preresnet164, (1, 8, 8), dict(width=4)),
     "wrn28_10": (wrn28_10, (1, 16, 16), dict(width=16)),
     "wrn16_4": (wrn16_4, SMALL, dict(width=8, bottleneck=30)),
     "wrn16_4_imagenet": (wrn16_4, (3, 32, 32), dict(width=8, stem="imagenet")),

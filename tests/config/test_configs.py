@@ -20,6 +20,7 @@ NARROW = ["model=resnet18", "model.width=4"]
 NEEDS = {
     "model=cnn3": ["data.size=28"],
     "model=mlp2d": ["data=two_moons"],
+    "model=densenet_bc": ["model.depth=22"],
     "model=timm": ["model.name=test_resnet"],
     "model=vgg_ltpa": ["data.size=32"],
     "model=vgg_bn_drop": ["data.size=32"],

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from attnlab.heads.class_groups import even_groups, group_classes
@@ -48,6 +48,7 @@ def test_grouping_finds_planted_groups() -> None:
     assert all({planted[i] for i in range(9) if apart[i] == g} == {0, 1, 2} for g in range(3))
 
 
+@settings(deadline=None)
 @given(st.integers(2, 12), st.data())
 def test_every_group_has_members_and_none_too_many(num_classes: int, data) -> None:
     num_groups = data.draw(st.integers(1, num_classes))

@@ -1,0 +1,41 @@
+"""Binary cross-entropy of every class by itself, in the place of softmax."""
+# B batch, K classes
+
+from typing import TYPE_CHECKING, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+if TYPE_CHECKING:
+    from attnlab.network import Output
+
+
+class SigmoidLoss(nn.Module):
+    """-sum_k [ q_k log s(z_k) + (1 - q_k) log(1 - s(z_k)) ], s the sigmoid, q one-hot; the mean over the batch.
+
+    It drops the constraint that the probabilities of the classes sum to one, whose part in adversarial examples is examined in "Verifying
+    the Causes of Adversarial Examples" (Li et al., ICPR 2020); how the authors weigh the classes we do not know. `reduction`: over the
+    classes, "sum" as above, or "mean", which divides by K.
+    Predictions are argmax_k z_k. The metrics NLL and ECE take softmax(z), as for every loss here.
+    Labels are class numbers (B,) or probabilities (B, K) (mixup, cutmix). ValueError: an unknown reduction.
+    Returns {"bce": scalar}, in fp32 or better.
+    """
+
+    soft_targets = True
+    needs_fc = False
+    takes_copies = False
+
+    def __init__(self, num_classes: int, dim: int, *, reduction: Literal["sum", "mean"] = "sum"):
+        super().__init__()
+        if reduction not in ("sum", "mean"):
+            raise ValueError(f"reduction must be sum or mean, got {reduction!r}")
+        self.reduction = reduction
+
+    def forward(self, out: "Output", y: Tensor) -> dict[str, Tensor]:
+        with torch.autocast(y.device.type, enabled=False):
+            z_BK = out.logits.to(torch.promote_types(out.logits.dtype, torch.float32))
+            classes = torch.arange(z_BK.shape[1], device=y.device)
+            q_BK = (y if y.is_floating_point() else y[:, None] == classes).to(z_BK.dtype)
+            loss_B = F.binary_cross_entropy_with_logits(z_BK, q_BK, reduction="none").sum(1)
+            return {"bce": loss_B.mean() if self.reduction == "sum" else loss_B.mean() / z_BK.shape[1]}

@@ -3,11 +3,11 @@
 
 from typing import Literal
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from attnlab.backbones.resnet import BasicBlock, Bottleneck
+from attnlab.losses.auxiliary import auxiliary_cross_entropy
 
 
 class AttentionBranch(nn.Module):
@@ -72,15 +72,8 @@ class AttentionBranch(nn.Module):
         h_BKHW = F.relu(self.evidence_bn(self.evidence(self.bn(self.blocks(x_BCHW)))))
         self.logits = self.classify(h_BKHW).mean((2, 3))
         self.map = self.attend_bn(self.attend(h_BKHW)).sigmoid()
-        self.penalty = None if target is None else self.weight * cross_entropy(self.logits, target)
+        self.penalty = None if target is None else self.weight * auxiliary_cross_entropy(self.logits, target)
         return x_BCHW * (1 + self.map)
 
     def __getstate__(self):  # a copy takes the weights, not the graph of the last batch (which cannot be copied)
         return {**super().__getstate__(), "map": None, "logits": None, "penalty": None}
-
-
-def cross_entropy(logits_BK: Tensor, target: Tensor) -> Tensor:
-    """Mean cross-entropy in fp32 or better; `target` holds class numbers (B,) or probabilities (B, K)."""
-    with torch.autocast(logits_BK.device.type, enabled=False):
-        logits_BK = logits_BK.to(torch.promote_types(logits_BK.dtype, torch.float32))
-        return F.cross_entropy(logits_BK, target.to(logits_BK.dtype) if target.is_floating_point() else target)

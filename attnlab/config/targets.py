@@ -31,6 +31,8 @@ COMPONENTS = (
     "attnlab.backbones",
     "attnlab.attention",
     "attnlab.regularizers",
+    "attnlab.convolutions",
+    "attnlab.heads",
     "attnlab.losses",
     "attnlab.distillation",
     "attnlab.algorithms",

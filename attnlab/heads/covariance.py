@@ -4,8 +4,9 @@
 from collections.abc import Sequence
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
+
+from attnlab.losses.auxiliary import auxiliary_cross_entropy
 
 
 def covariance(x_BCHW: Tensor) -> Tensor:
@@ -97,10 +98,7 @@ class MultiOrderHead(nn.Module):
         logits_3BK = torch.stack([classify(v) for classify, v in zip(self.classifiers, (first_Bd, g_BD, second_BE))])
         self.penalty = None
         if target is not None:
-            with torch.autocast(g_BD.device.type, enabled=False):
-                z_3BK = logits_3BK.to(torch.promote_types(logits_3BK.dtype, torch.float32))
-                labels = target.to(z_3BK.dtype) if target.is_floating_point() else target
-                self.penalty = self.weight * sum(F.cross_entropy(z_BK, labels) for z_BK in z_3BK.unbind())
+            self.penalty = self.weight * sum(auxiliary_cross_entropy(z_BK, target) for z_BK in logits_3BK.unbind())
         return logits_3BK.mean(0)
 
     def __getstate__(self):  # a copy takes the weights, not the graph of the last batch (which cannot be copied)

@@ -4,10 +4,10 @@
 from collections.abc import Sequence
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from attnlab.heads.class_groups import even_groups
+from attnlab.losses.auxiliary import auxiliary_cross_entropy
 
 
 def joint_log_probabilities(logits_BK: Tensor, aux_logits: Sequence[Tensor], groups: Sequence[Tensor], exponent: float) -> Tensor:
@@ -25,12 +25,10 @@ def joint_log_probabilities(logits_BK: Tensor, aux_logits: Sequence[Tensor], gro
 
 def group_cross_entropy(aux_BG: Tensor, target: Tensor, group_K: Tensor) -> Tensor:
     """Mean cross-entropy of a branch with the groups of the labels, which are class numbers (B,) or probabilities (B, K)."""
-    with torch.autocast(aux_BG.device.type, enabled=False):
-        aux_BG = aux_BG.to(torch.promote_types(aux_BG.dtype, torch.float32))
-        if target.is_floating_point():
-            member_KG = (group_K[:, None] == torch.arange(aux_BG.shape[1], device=group_K.device)).to(aux_BG.dtype)
-            return F.cross_entropy(aux_BG, target.to(aux_BG.dtype) @ member_KG)
-        return F.cross_entropy(aux_BG, group_K[target])
+    if target.is_floating_point():
+        member_KG = group_K[:, None] == torch.arange(aux_BG.shape[1], device=group_K.device)
+        return auxiliary_cross_entropy(aux_BG, target @ member_KG.to(target.dtype))
+    return auxiliary_cross_entropy(aux_BG, group_K[target])
 
 
 class SSAL(nn.Module):

@@ -103,6 +103,13 @@ def test_soft_labels_and_weight() -> None:
     torch.testing.assert_close(hard, 0.5 * F.cross_entropy(module.logits, y))
 
 
+def test_copies_of_the_images_have_their_labels() -> None:
+    torch.manual_seed(0)
+    module, x, y = AttentionBranch((4, 6, 6), num_classes=3), torch.randn(6, 4, 6, 6), torch.tensor([0, 1, 2])
+    module(x, y)
+    torch.testing.assert_close(module.penalty, F.cross_entropy(module.logits, torch.cat([y, y])))
+
+
 def test_bottleneck_branch_has_the_width_of_the_next_stage() -> None:
     module = AttentionBranch((8, 4, 4), num_classes=3, block="bottleneck")
     assert module.evidence.in_channels == 16 and module.blocks[0].conv2.out_channels == 4

@@ -5,11 +5,17 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 from torch._dynamo.testing import CompileCounter
 
+from attnlab.backbones.resnet import resnet18
 from attnlab.config.compose import compose
-from attnlab.config.targets import group_choices
+from attnlab.config.groups import having
+from attnlab.config.targets import config_dir, group_choices
 from attnlab.pipeline.factory import make_data, make_learner, make_settings
+from attnlab.placement.hooks import Placement
+from attnlab.placement.places import places_of
+from attnlab.placement.spec import resolve
 from attnlab.training.epoch import Batch, EpochSums
 from attnlab.training.learner import Learner
 from attnlab.training.seeding import seed_all
@@ -20,16 +26,39 @@ SMALL = ["logger=none", "trainer.accelerator=cpu", "data.limit=32", "data.batch_
 
 def combinations() -> list[list[str]]:
     """Every component of every group, as many in one network as go together, since tracing takes seconds."""
-    attention = [name for name in group_choices("attention") if name != "none"]
-    mixes = ["mixup", "cutmix"]  # both write the labels
-    regularizers = [name for name in group_choices("regularizer") if name not in ("none", *mixes)]
-    plain = [name for name in attention if not name.startswith("ltpa")]
+    networks = together()
+    networks[0]["regularizer"].insert(0, "mixup")
     return [
-        [f"attention=[{','.join(plain)}]", f"regularizer=[{','.join(['mixup', *regularizers])}]"],
+        *([f"{group}=[{','.join(names)}]" for group, names in network.items() if names] for network in networks),
         ["regularizer=cutmix"],
         ["attention=[ltpa,ltpa_merge]", "model=vgg_ltpa", "data.size=32"],
         *([f"loss={name}", "model.bottleneck=8"] for name in group_choices("loss")),
     ]
+
+
+def together() -> list[dict[str, list[str]]]:
+    """Attention and regularizers in as few networks as they fit in: no two replace one place, and none stands in what another replaces."""
+    places = places_of(resnet18(10, (1, 8, 8), width=4), (1, 8, 8))
+    networks: list[tuple[dict[str, list[str]], list[Placement]]] = []
+    for group in having(placed=True):
+        for name in group_choices(group):
+            if name in ("none", "mixup", "cutmix") or name.startswith("ltpa"):
+                continue
+            entry = yaml.safe_load((config_dir() / group / f"{name}.yaml").read_text())
+            found = [] if "penalty" in entry[name] else resolve(entry, places)
+            network = next((one for one in networks if not any(collide(a, b) for a in found for b in one[1])), None)
+            if network is None:
+                networks.append(network := ({key: [] for key in having(placed=True)}, []))
+            network[0][group].append(name)
+            network[1].extend(found)
+    return [chosen for chosen, _ in networks]
+
+
+def collide(a: Placement, b: Placement) -> bool:
+    """Whether one replaces what the other stands in, or both replace the same."""
+    if a.how == b.how == "replace" and a.place == b.place:
+        return True
+    return any(x.how == "replace" and y.place.startswith(f"{x.place}.") for x, y in ((a, b), (b, a)))
 
 
 @pytest.fixture(autouse=True)

@@ -38,6 +38,7 @@ class SSAL(nn.Module):
         `.penalty` = sum_b weights[b] * cross-entropy(a_b, group_b(y))
     and the network's logits z pass as they are. In eval mode, with `joint`, the logits become log p,
         p_j proportional to softmax(z)_j * prod_b softmax(a_b)[group_b(j)]^exponent.
+    Log-probabilities have the energy 0 for every image: for OOD heads of energies set joint=False, and to measure training alone ("+TR").
 
     groups: one entry a branch: a list of K group numbers, as `attnlab.heads.class_groups.group_classes` finds them in the confusion
         matrix of a network trained before (on validation images, never test images: `groups` is part of the configuration), or a number G:

@@ -26,23 +26,20 @@ SMALL = ["logger=none", "trainer.accelerator=cpu", "data.limit=32", "data.batch_
 
 def combinations() -> list[list[str]]:
     """Every component of every group, as many in one network as go together, since tracing takes seconds."""
-    networks = together()
-    networks[0]["regularizer"].insert(0, "mixup")
     return [
-        *([f"{group}=[{','.join(names)}]" for group, names in network.items() if names] for network in networks),
-        ["regularizer=cutmix"],
+        *([f"{group}=[{','.join(names)}]" for group, names in network.items() if names] for network in together()),
         ["attention=[ltpa,ltpa_merge]", "model=vgg_ltpa", "data.size=32"],
         *([f"loss={name}", "model.bottleneck=8"] for name in group_choices("loss")),
     ]
 
 
 def together() -> list[dict[str, list[str]]]:
-    """Attention and regularizers in as few networks as they fit in: no two replace one place, and none stands in what another replaces."""
+    """Attention and regularizers in as few networks as they fit in: see `collide`."""
     places = places_of(resnet18(10, (1, 8, 8), width=4), (1, 8, 8))
     networks: list[tuple[dict[str, list[str]], list[Placement]]] = []
     for group in having(placed=True):
         for name in group_choices(group):
-            if name in ("none", "mixup", "cutmix") or name.startswith("ltpa"):
+            if name == "none" or name.startswith("ltpa"):  # whose taps a ResNet has not
                 continue
             entry = yaml.safe_load((config_dir() / group / f"{name}.yaml").read_text())
             found = [] if "penalty" in entry[name] else resolve(entry, places)
@@ -55,8 +52,8 @@ def together() -> list[dict[str, list[str]]]:
 
 
 def collide(a: Placement, b: Placement) -> bool:
-    """Whether one replaces what the other stands in, or both replace the same."""
-    if a.how == b.how == "replace" and a.place == b.place:
+    """Whether one replaces what the other stands in, or both replace the same, or both write the labels."""
+    if (a.writes and b.writes) or (a.how == b.how == "replace" and a.place == b.place):
         return True
     return any(x.how == "replace" and y.place.startswith(f"{x.place}.") for x, y in ((a, b), (b, a)))
 

@@ -11,7 +11,7 @@ class SE1C(nn.Module):
 
     Our reading of SE1C in PSDNet (Liu and Lian, ICPR 2020). Established, by its abstract: squeeze-and-excitation improved by a 1-D
     convolution that combines two variants of global pooling without more parameters. Ours: that the two share the kernel, that their sum
-    goes into the sigmoid, and the size k. With mean pooling alone it would be ECA (arXiv 1910.03151).
+    goes into the sigmoid, and the size k. With mean pooling alone it would be ECA (`attention=eca`).
 
     shape: (C, H, W); x, y: (B, C, H, W). kernel: k, odd; default ECA's rule, |log2(C) / 2 + 1 / 2| cut, then the odd
     number at or above it, at least 3. k parameters, no bias. Raises ValueError for another place and for an even kernel.

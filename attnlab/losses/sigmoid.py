@@ -15,8 +15,8 @@ class SigmoidLoss(nn.Module):
     """-sum_k [ q_k log s(z_k) + (1 - q_k) log(1 - s(z_k)) ], s the sigmoid, q one-hot; the mean over the batch.
 
     It drops the constraint that the probabilities of the classes sum to one, whose part in adversarial examples is examined in "Verifying
-    the Causes of Adversarial Examples" (Li et al., ICPR 2020); how the authors weigh the classes we do not know. `reduction`: over the
-    classes, "sum" as above, or "mean", which divides by K.
+    the Causes of Adversarial Examples" (Li et al., ICPR 2020); how the authors weigh the classes we do not know, so the sum is our reading.
+    reduction: over the classes, "sum" as above, or "mean", which divides by K.
     Predictions are argmax_k z_k. The metrics NLL and ECE take softmax(z), as for every loss here.
     Labels are class numbers (B,) or probabilities (B, K) (mixup, cutmix). ValueError: an unknown reduction.
     Returns {"bce": scalar}, in fp32 or better.

@@ -16,8 +16,8 @@ class SpreadLoss(nn.Module):
 
     The margin grows over training as in the code of Quaternion Capsule Networks (Ozcan et al., ICPR 2020):
         m = low + (high - low) * sigmoid(min(10, 14 progress - 4))         from .21 to .99 with the defaults
-    There m follows the number of steps, .2 + .79 sigmoid(min(10, t / 50000 - 4)); taking 14 times the part of training done instead is our
-    reading: 10 is reached at its end. In evaluation, where there is no progress, m is `high`.
+    There m follows the number of steps, .2 + .79 sigmoid(min(10, t / 50000 - 4)); taking 14 times the part of training done instead
+    is our reading: 10 is reached at its end. In evaluation, where there is no progress, m is `high`.
     activation: sigmoid, the last one of capsule networks; softmax; or none. Predictions are argmax_k z_k.
     low, high: 0 <= low <= high. ValueError: otherwise, and for soft labels (no mixup, no cutmix).
     Returns {"spread": scalar}, in fp32 or better.

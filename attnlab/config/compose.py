@@ -1,13 +1,17 @@
 """Compose: from a list of overrides to a checked Plan through Hydra, and Hydra's errors in one line each."""
 
+import contextlib
 import dataclasses
 import functools
+import importlib.util
 import re
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from attnlab.config.checks import check
 from attnlab.config.groups import GROUPS, LAYERS
+from attnlab.config.overrides import check_inside, key_of
 from attnlab.config.plan import Options, Plan
 from attnlab.config.suggest import nearest
 from attnlab.config.targets import ConfigError, config_dir, group_choices
@@ -41,6 +45,8 @@ def loosen(arguments: Sequence[str]) -> list[str]:
             raise ConfigError(f"{text}: write it without dashes: {text.lstrip('-')}")
         if "=" not in text and not text.startswith(("-", "~")) and before not in OPTIONS_WITH_VALUE:
             raise ConfigError(f"{text!r} is no override; write key=value, in quotes where a value has spaces")
+        if "=" in text and not text.startswith("-"):
+            check_inside(text)
         text = re.sub(rf"^\+?(({'|'.join(LAYERS)})=)(\[?)", lambda found: f"{'+' if found[3] else ''}{found[1]}{found[3]}", text)
         found.append(re.sub(r"^\+?(?!hydra\.)(?=[A-Za-z_]\w*(\.[\w-]+)+=)", "++", text))
     return found
@@ -60,7 +66,7 @@ def compose(overrides: Sequence[str] = (), *, config_name: str = "train") -> Pla
 
     GlobalHydra.instance().clear()
     try:
-        with hydra.initialize_config_dir(str(config_dir().resolve()), **hydra_version()):
+        with hydra.initialize_config_dir(str(config_dir().resolve()), **hydra_version()), plain_folders(overrides):
             cfg = hydra.compose(config_name, overrides=loosen(overrides), return_hydra_config=True)
             return check(without_hydra(cfg), choices=cfg.hydra.runtime.choices, overrides=overrides)
     except (HydraException, OmegaConfBaseException) as error:
@@ -74,6 +80,18 @@ def without_hydra(cfg: Any) -> Any:
     job = OmegaConf.masked_copy(cfg, [key for key in cfg if key != "hydra"])
     with open_dict(job):
         return job
+
+
+@contextlib.contextmanager
+def plain_folders(words: Iterable[str]) -> Iterator[None]:
+    """Hydra calls a folder of configs in a package "not available" where it has no `__init__.py`, and reads it all the same: without that."""
+    named = {name for word in words if key_of(word) == "hydra.searchpath" for name in re.findall(r"pkg://([\w.]+)", word)}
+    with warnings.catch_warnings():
+        for name in named:
+            with contextlib.suppress(ModuleNotFoundError):
+                if importlib.util.find_spec(name):
+                    warnings.filterwarnings("ignore", rf"provider=hydra.searchpath.*path={re.escape(name)} is not")
+        yield
 
 
 def hydra_version() -> dict[str, str]:
@@ -134,5 +152,8 @@ def compose_cells(cells: Sequence[Sequence[str]], seeds: Sequence[int]) -> list[
         return found
 
     GlobalHydra.instance().clear()
-    with hydra.initialize_config_dir(str(config_dir().resolve()), **hydra_version()):
+    with (
+        hydra.initialize_config_dir(str(config_dir().resolve()), **hydra_version()),
+        plain_folders({word for cell in cells for word in cell}),
+    ):
         return [plans(tuple(cell)) for cell in cells]

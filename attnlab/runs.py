@@ -12,7 +12,7 @@ from attnlab.config.groups import GROUPS
 from attnlab.records.query import FILTER, Filter, StoredRun, find_run, flatten, is_number, ordered, parse_filters, read_runs, shown, split
 from attnlab.records.record import read_history
 from attnlab.records.result import BROKEN, FAILED, FINISHED, INTERRUPTED, RUNNING
-from attnlab.terminal import console, one_line
+from attnlab.terminal import console, one_line, visible
 
 HELP = f"""{__doc__}
 
@@ -51,6 +51,8 @@ def clock(seconds: float) -> str:
 
 def print_table(heads: Sequence[str], rows: Sequence[Sequence[str]], *, right: Sequence[str] = ()) -> None:
     """With colours in a terminal; in a pipe plain columns, as wide as they need."""
+    heads, rows = [*map(visible, heads)], [[*map(visible, row)] for row in rows]
+    right = [*map(visible, right)]
     if sys.stdout.isatty():
         from rich.console import Console
         from rich.table import Table
@@ -95,7 +97,7 @@ def list_runs(runs: Sequence[StoredRun], words: Sequence[str], sort: str | None,
 
 def show_run(run: StoredRun) -> None:
     result = run.result
-    print(f"{run.run_id}  {run.status}")
+    print(visible(f"{run.run_id}  {run.status}"))
     data = {key: value for key, value in result.get("data", {}).items() if key != "classes"}
     lines = {
         "folder": str(run.folder),
@@ -115,11 +117,11 @@ def show_run(run: StoredRun) -> None:
     }
     for name, value in lines.items():
         if value not in (None, ""):
-            print(f"  {name:<10} {value}")
+            print(visible(f"  {name:<10} {value}"))
     if run.metrics:
         width = max(map(len, run.metrics))
         for key, value in run.metrics.items():
-            print(f"  {key:<{width}}  {metric(value)}")
+            print(visible(f"  {key:<{width}}  {metric(value)}"))
 
 
 def diff_runs(one: StoredRun, two: StoredRun) -> None:
@@ -153,7 +155,7 @@ def prune(runs: Sequence[StoredRun], words: Sequence[str], yes: bool) -> None:
         filters.append(Filter("status", "=", FAILED))
     chosen = ordered([run for run in runs if run.status in removable and all(one.fits(run) for one in filters)], None)
     for run in chosen:
-        print(f"{run.folder}  {run.status}{': ' + run.error if run.error else ''}")
+        print(visible(f"{run.folder}  {run.status}{': ' + run.error if run.error else ''}"))
         if yes:
             shutil.rmtree(run.folder)
     what = "removed" if yes else "would be removed; yes=true removes them"

@@ -84,7 +84,7 @@ def without_hydra(cfg: Any) -> Any:
 
 @contextlib.contextmanager
 def plain_folders(words: Iterable[str]) -> Iterator[None]:
-    """Hydra calls a folder of configs in a package "not available" where it has no `__init__.py`, and reads it all the same: without that."""
+    """Hydra warns that a package's folder of configs is "not available" where it has no `__init__.py`, and reads it all the same."""
     named = {name for word in words if key_of(word) == "hydra.searchpath" for name in re.findall(r"pkg://([\w.]+)", word)}
     with warnings.catch_warnings():
         for name in named:

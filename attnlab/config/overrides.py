@@ -8,7 +8,6 @@ from attnlab.config.groups import GROUPS
 from attnlab.config.plan import Options
 from attnlab.config.targets import ConfigError
 
-
 OPTIONS = frozenset(field.name for field in dataclasses.fields(Options))
 FOREIGN = ("allow_targets", "hydra.searchpath")  # code and configs of somebody else
 PERMISSIONS = ("allow_targets", "hydra", "paths")  # whose code may run, where configs are read, where files are written

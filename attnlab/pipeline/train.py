@@ -173,6 +173,7 @@ class Run:
             "precision": str(self.settings.resolved_precision),
             "data": self.data.describe(),
         }
+        self.learner.images = {split: digest for split, digest in self.result["data"]["digests"].items() if split in ("train", "val")}
         self.logger = build(self.plan.full["logger"], allow=self.plan.allow, where="logger") or None
         if self.logger:
             self.logger.open(
@@ -223,7 +224,11 @@ class Run:
     def checkpoint(self) -> dict[str, Any] | None:
         """last.ckpt if it is there, whole, and of this run; one that is not is set aside (BrokenRecord)."""
         path, owners = self.record.checkpoint_path, (self.plan.training, self.plan.address)
-        return read_checkpoint(path, owners, self.learner.state_dict()) if path.exists() else None
+        if not path.exists():
+            return None
+        checkpoint = read_checkpoint(path, owners, self.learner.state_dict())
+        check_images(checkpoint, self.learner.images, path=path)
+        return checkpoint
 
     def trained_elsewhere(self) -> dict[str, Any] | None:
         """The last checkpoint of a run that differs from this one in what is asked of it afterwards alone: it has learned the same."""
@@ -268,6 +273,16 @@ class Run:
                 self.logger.histogram(f"ood/{head}/{name}", scores)
         for path in sorted((self.folder / "figures").glob("*.png")):
             self.logger.figure(f"figures/{path.stem}", path)
+
+
+def check_images(checkpoint: Mapping[str, Any], present: Mapping[str, str], *, path: Path) -> None:
+    """ConfigError: the images of a split are not those with which `path` was trained so far."""
+    for split, digest in (checkpoint["attnlab"].get("images") or {}).items():  # none in an early checkpoint
+        if present.get(split, digest) != digest:
+            raise ConfigError(
+                f"data: the {split} images are not those of {path} (digest {digest[:12]}, now {present[split][:12]}); "
+                "put those back to go on, or force=true trains afresh and keeps the old record beside"
+            )
 
 
 def _train_digest(result: Mapping[str, Any]) -> str | None:

@@ -23,7 +23,7 @@ from typing import Any
 from attnlab.records.atomic import free_name, plain_json, set_aside, write_atomic
 from attnlab.records.checkpoint import inspect_checkpoint
 from attnlab.records.lock import hold, is_locked
-from attnlab.records.result import BROKEN, FAILED, FINISHED, INTERRUPTED, RUNNING, address_in, read_result
+from attnlab.records.result import BROKEN, FAILED, FINISHED, INTERRUPTED, RUNNING, address_in, read_result, sealed
 
 log = logging.getLogger("attnlab")
 
@@ -89,7 +89,7 @@ class Record:
         return dict(found.result) or None
 
     def write(self, result: Mapping[str, Any]) -> None:
-        write_atomic(self.result_path, json.dumps(plain_json(result), indent=1) + "\n")
+        write_atomic(self.result_path, json.dumps(sealed(plain_json(result)), indent=1) + "\n")
 
     def announce_training(self, training: str) -> None:
         """For runs to come that need the same training: it is in this folder."""

@@ -1,5 +1,6 @@
 """result.json as it is on disk: the one place that reads it. Nothing is raised for a damaged file, set aside, or written."""
 
+import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -9,12 +10,20 @@ from typing import Any
 RUNNING, INTERRUPTED, FAILED, FINISHED = "running", "interrupted", "failed", "finished"  # what a result.json states of its run
 MISSING, BROKEN = "missing", "broken"  # what a reader states where there is none, or none to trust
 
+DIGEST = "digest"  # of everything else in a result.json
 REQUIRED = {"status": str, "run_id": str, "config": dict, "metrics": dict, "seed": int}
 
 
 def address_in(run_id: str) -> str:
     """The address in a run_id (or a folder's name): digits-resnet18-rect-s0-3fa9c1d2 -> 3fa9c1d2."""
     return run_id.rpartition("-")[2]
+
+
+def sealed(result: Mapping[str, Any]) -> dict[str, Any]:
+    """A result, plain JSON, with the digest of everything else in it; what is written, and what `read_result` holds a file against."""
+    content = {key: value for key, value in result.items() if key != DIGEST}
+    text = json.dumps(content, sort_keys=True, separators=(",", ":"))
+    return {**content, DIGEST: hashlib.sha256(text.encode()).hexdigest()[:32]}
 
 
 @dataclass(frozen=True)
@@ -63,4 +72,6 @@ def _wrong(result: Any, name: str) -> str:
         return f"belongs to another run ({result['run_id']})"
     if result["status"] not in (RUNNING, INTERRUPTED, FAILED, FINISHED):
         return f"is damaged (status {result['status']!r})"
+    if DIGEST in result and sealed(result) != result:  # one from before there were digests is taken as it is
+        return "is damaged (its contents are not what was written)"
     return ""

@@ -157,8 +157,9 @@ def _spec(name: str, tree: Any) -> Spec:
         _conform(value, PUBLISHED, f"published.{row}.{column}", required=("value",))
         published[row, column] = Paper(**{**common, **value})
     about = ", ".join([*([f"arXiv {paper['arxiv']}"] if paper.get("arxiv") else []), *([paper["table"]] if "table" in paper else [])])
+    every = _overrides(tree.get("common", ()), "common")
     return Spec(
-        name, tree["title"], about, paper.get("runs", 1), Metric(**metric), margin, _overrides(tree.get("common", ()), "common"), rows, columns, own,
+        name, tree["title"], about, paper.get("runs", 1), Metric(**metric), margin, every, rows, columns, own,
         seeds, baseline, published, tuple(tree.get("notes", ())),
     )  # fmt: skip
 

@@ -63,7 +63,7 @@ def print_table(heads: Sequence[str], rows: Sequence[Sequence[str]], *, right: S
             table.add_column(head, justify="right" if head in right else "left", overflow="fold")
         colours = {FINISHED: "green", FAILED: "red", BROKEN: "red", INTERRUPTED: "yellow", RUNNING: "cyan"}
         for row in rows:
-            table.add_row(*(Text(cell, style=colours.get(cell, "")) for cell in row))
+            table.add_row(*(Text(cell, style=colours.get(cell.removesuffix(" !"), "")) for cell in row))
         Console().print(table)
         return
     lines = [list(heads), *map(list, rows)]
@@ -87,12 +87,22 @@ def list_runs(runs: Sequence[StoredRun], words: Sequence[str], sort: str | None,
             ",".join(map(metric if key in run.metrics else shown, run.get(key)[: 1 if key in GROUPS and not GROUPS[key].several else None]))
             for key in keys
         ]
-        rows.append([run.run_id, run.status, epochs(run), clock(seconds) if is_number(seconds) else "", moment, *values])
+        rows.append(
+            [
+                run.run_id,
+                f"{run.status} !" if run.warnings else run.status,
+                epochs(run),
+                clock(seconds) if is_number(seconds) else "",
+                moment,
+                *values,
+            ]
+        )
     if rows:
         print_table(heads, rows, right=("epochs", "time", *(key for key in keys if "/" in key)))
     hidden = len(chosen) - len(rows)
     counted = f"{len(chosen)} of {len(runs)} runs" + (f", {hidden} not shown (limit=0 shows all)" if hidden else "")
-    sys.stderr.write(f"{counted}\n")
+    noted = "; !: has warnings, see show" if any(run.warnings for run in chosen) else ""
+    sys.stderr.write(f"{counted}{noted}\n")
 
 
 def show_run(run: StoredRun) -> None:
@@ -112,6 +122,7 @@ def show_run(run: StoredRun) -> None:
         "data": ", ".join(f"{key} {shown(value)}" for key, value in flatten(data)),
         "versions": ", ".join(f"{name} {version}" for name, version in result.get("versions", {}).items()),
         "git": ", ".join(f"{key} {shown(value)}" for key, value in (result.get("git") or {}).items()),
+        "warnings": "; ".join(run.warnings),
         "error": run.error,
         "log": str(run.folder / "train.log") if run.error and (run.folder / "train.log").exists() else None,
     }

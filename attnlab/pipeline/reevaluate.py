@@ -104,7 +104,7 @@ class Reevaluation:
             if result["status"] != FINISHED:
                 result["status"] = FAILED
             self.writer.save()
-        log_summary(result["metrics"])
+        log_summary(result["metrics"], result.get("warnings", ()))
         return self.record.result_path
 
     def warn_of_other_images(self) -> None:
@@ -115,7 +115,6 @@ class Reevaluation:
         if changed and self.plan.full["data"] == stored["config"].get("data"):
             found = ", ".join(f"{split} ({then[split][:12]}, now {now[split][:12]})" for split in changed)
             result["warnings"] = [f"images are not those of {self.run.run_id}: {found}"]
-            log.warning("warning: %s", result["warnings"][0])
 
     def stored_logits(self, trained: Trained) -> dict[str, tuple[Tensor, Tensor]]:
         """What the run or an earlier evaluation under this plan has kept of the network's logits on these very images."""

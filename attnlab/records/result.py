@@ -26,6 +26,12 @@ def sealed(result: Mapping[str, Any]) -> dict[str, Any]:
     return {**content, DIGEST: hashlib.sha256(text.encode()).hexdigest()[:32]}
 
 
+def warnings_in(result: Mapping[str, Any]) -> list[str]:
+    """What a result states of its own numbers."""
+    stated = result.get("warnings")
+    return [str(text) for text in stated] if isinstance(stated, list) else []
+
+
 @dataclass(frozen=True)
 class Found:
     """What is on disk of one run. `result` is empty where there is no result.json that can be trusted; `wrong` is the reason, `cause` the

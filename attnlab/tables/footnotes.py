@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from attnlab.records.index import Records, digests
 from attnlab.records.record import FINISHED, changed_defaults
+from attnlab.records.result import warnings_in
 from attnlab.tables import statistics
 from attnlab.tables.model import STATUSES, Cell, Note
 from attnlab.tables.spec import Spec
@@ -28,6 +29,7 @@ def footnotes(
         notes.append(Note("device", _counted("device", devices)))
         notes += _version_notes(everything)
         notes += _default_notes(cells, records)
+        notes += _warning_notes(everything)
     counts = sorted({cell.n for cell in filled.values()})
     asked = len(cells[0].plans)
     notes.append(Note("seeds", f"seeds: {asked} asked; cells have {counts[0]}" + (f" to {counts[-1]}" if counts[-1] > counts[0] else "")))
@@ -88,6 +90,19 @@ def _version_notes(results: Sequence[Mapping]) -> list[Note]:
         for result in results
     ]
     return [*notes, *([Note("commit", _counted("commit", commits))] if len(set(commits)) > 1 else [])]
+
+
+def _warning_notes(results: Sequence[Mapping]) -> list[Note]:
+    """Runs whose numbers are no result by their own record; the kind of warning, and which runs."""
+    found: dict[str, list[str]] = {}
+    for result in results:
+        for text in warnings_in(result):
+            found.setdefault(text.partition(":")[0], []).append(str(result["run_id"]))
+    shown = [(kind, list(dict.fromkeys(runs))) for kind, runs in found.items()]
+    return [
+        Note("warning", f"warning, {kind}: {', '.join(runs[:3])}{', ...' if len(runs) > 3 else ''} ({len(runs)} runs)")
+        for kind, runs in shown
+    ]
 
 
 def _default_notes(cells: Sequence["Wanted"], records: Records) -> list[Note]:

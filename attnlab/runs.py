@@ -113,7 +113,7 @@ def show_run(run: StoredRun) -> None:
         "folder": str(run.folder),
         "command": result.get("command"),
         "trained by": result.get("trained_by"),
-        "device": result.get("device"),
+        "device": ", ".join(str(result[key]) for key in ("device", "precision") if key in result),
         "places": ", ".join(f"{place} ({how})" for place, how in result.get("places", {}).items()),
         "parameters": f"{result['parameters']:,}" if is_number(result.get("parameters")) else None,
         "epochs": result.get("epochs"),
@@ -139,7 +139,13 @@ def diff_runs(one: StoredRun, two: StoredRun) -> None:
     """Configuration, then results."""
     about = [{**run.leaves, **{f"versions.{key}": value for key, value in run.result.get("versions", {}).items()}} for run in (one, two)]
     for run, found in zip((one, two), about):
-        found.update({key: run.result.get(key) for key in ("status", "device", "precision") if key == "status" or key in run.result})
+        found.update(
+            {
+                key: run.result.get(key)
+                for key in ("status", "device", "device_kind", "precision", "threads")
+                if key == "status" or key in run.result
+            }
+        )
         found["status"] = run.status
         found |= {f"data.digests.{key}": value for key, value in flatten(run.result.get("data", {}).get("digests", {}))}
     keys = [key for key in {**about[0], **about[1]} if about[0].get(key, ...) != about[1].get(key, ...)]

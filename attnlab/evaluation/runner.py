@@ -57,8 +57,9 @@ def run_evaluators(trained: Trained, evaluators: Mapping[str, Evaluator], writer
     """Test, then every evaluator in order: metrics and `pictures` into `writer.result`, logits and scores into scores.npz.
 
     An evaluator that fails costs its own metrics (of `Incomplete`, those it did not find) and is noted; the others go on, and the first
-    error is raised at the end. Numbers that are no result are named in `writer.result["warnings"]` (`plausible`). An evaluator that changed the network's weights or buffers has failed, and they are put back. Each draws
-    its random numbers from the run's seed, whatever ran before. `writer.result` holds `data`, what `ImageData.describe` says.
+    error is raised at the end. An evaluator that changed the network's weights or buffers has failed, and they are put back. Each draws
+    its random numbers from the run's seed, whatever ran before. `writer.result` holds `data`, what `ImageData.describe` says; numbers
+    that are no result are named in its `warnings` (attnlab.records.plausible).
     """
     result, failures = writer.result, []
     trained.metrics = result["metrics"]

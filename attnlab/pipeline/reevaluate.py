@@ -22,7 +22,6 @@ from attnlab.records.checkpoint import read_checkpoint
 from attnlab.records.lookup import log_summary
 from attnlab.records.provenance import started
 from attnlab.records.record import FAILED, FINISHED, Record, read_history
-from attnlab.training.hardware import describe_device
 
 log = logging.getLogger("attnlab")
 
@@ -83,7 +82,7 @@ class Reevaluation:
             )
         if self.plan.full["data"]["mean"] is None:  # the network goes on seeing images as it did in training, also those of another set
             data.mean, data.std = tuple(was["mean"]), tuple(was["std"])
-        result |= {"device": describe_device(settings.device), "data": data.describe()}
+        result |= {**settings.describe(), "data": data.describe()}
         self.warn_of_other_images()
         trained = Trained(
             network=self.make_network().to(settings.device),

@@ -29,7 +29,7 @@ from attnlab.records.lookup import record_of, report, skip
 from attnlab.records.provenance import started
 from attnlab.records.record import FAILED, FINISHED, INTERRUPTED, Record, changed_defaults
 from attnlab.training.epoch import StepChunks
-from attnlab.training.hardware import describe_device, quiet
+from attnlab.training.hardware import quiet
 from attnlab.training.settings import Settings
 
 if TYPE_CHECKING:
@@ -169,8 +169,7 @@ class Run:
         self.result |= {
             "places": {placement.key: placement.how for placement in self.network.placed.placements},
             "parameters": sum(parameter.numel() for parameter in self.network.parameters()),
-            "device": describe_device(self.settings.device),
-            "precision": str(self.settings.resolved_precision),
+            **self.settings.describe(),
             "data": self.data.describe(),
         }
         self.learner.images = {split: digest for split, digest in self.result["data"]["digests"].items() if split in ("train", "val")}

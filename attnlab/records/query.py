@@ -14,7 +14,21 @@ from attnlab.config.suggest import nearest
 from attnlab.records.index import Records
 from attnlab.records.result import INTERRUPTED, MISSING, Found, address_in, warnings_in
 
-FIELDS = ("status", "run_id", "device", "epochs", "seconds", "parameters", "images_per_second", "started", "finished", "precision", "stage")
+FIELDS = (
+    "status",
+    "run_id",
+    "device",
+    "epochs",
+    "seconds",
+    "parameters",
+    "images_per_second",
+    "started",
+    "finished",
+    "precision",
+    "stage",
+    "device_kind",
+    "threads",
+)
 LESS_IS_BETTER = ("loss", "nll", "ece", "adaptive_ece", "classwise_ece", "brier", "fpr95", "fpr95_id", "error")
 LESS_IS_BETTER += ("aurc", "risk_at_80", "risk_at_90", "risk_at_95")
 FILTER = re.compile(r"(?P<key>[^=<>!]+?)(?P<sign>!=|<=|>=|=|<|>)(?P<value>.*)")

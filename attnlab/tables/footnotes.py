@@ -27,6 +27,7 @@ def footnotes(
         devices = [f"{result.get('device', '?')}, precision {result.get('precision', '?')}" for result in everything]
         notes.append(Note("epochs", _counted("epochs", [str(result.get("epochs", "?")) for result in everything])))
         notes.append(Note("device", _counted("device", devices)))
+        notes += _machine_notes(everything)
         notes += _version_notes(everything)
         notes += _default_notes(cells, records)
         notes += _warning_notes(everything)
@@ -74,6 +75,16 @@ def _data_of(result: Mapping[str, Any]) -> str:
     images = data.get("images") if isinstance(data.get("images"), dict) else {}
     splits = ", ".join(f"{split} {count:,} {digests(result).get(split, '')[:8]}".rstrip() for split, count in images.items())
     return f"{data.get('name', '?')} ({splits})" if splits else str(data.get("name", "?"))
+
+
+def _machine_notes(results: Sequence[Mapping]) -> list[Note]:
+    """What runs of one configuration may differ in, and their numbers with it, where they do: it is in the records, not in the address."""
+    notes = []
+    for key, what in (("device_kind", "kind of device"), ("precision", "precision"), ("threads", "threads")):
+        values = [str(result[key]) for result in results if key in result]  # none in an early record
+        if len(set(values)) > 1:
+            notes.append(Note("machine", f"runs of this table differ in what their address does not tell: {_counted(what, values)}"))
+    return notes
 
 
 def _version_notes(results: Sequence[Mapping]) -> list[Note]:

@@ -179,7 +179,9 @@ def _md(text: str) -> str:
 
 
 def to_csv(table: Table) -> str:
-    """One row a cell, full precision; text that a spreadsheet would compute has a ' before it. `values` and `runs` are `seed:value` and `seed:run_id:status`, separated by blanks."""
+    """One row a cell, full precision; text that a spreadsheet would compute has a ' before it.
+
+    `values` and `runs` are `seed:value` and `seed:run_id:status`, separated by blanks."""
     names = [
         "table", "variant", "row", "column", "metric", "n", "mean", "sd", "low", "high", "paper", "paper_sd", "paper_mark", "paper_source",
         "difference", "verdict", "baseline", "paired_n", "paired_difference", "paired_low", "paired_high", "paired_p", "values", "runs",

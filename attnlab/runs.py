@@ -10,8 +10,8 @@ from typing import Any
 
 from attnlab.config.groups import GROUPS
 from attnlab.records.query import FILTER, Filter, StoredRun, find_run, flatten, is_number, ordered, parse_filters, read_runs, shown, split
-from attnlab.records.record import read_history
-from attnlab.records.result import BROKEN, FAILED, FINISHED, INTERRUPTED, RUNNING
+from attnlab.records.record import Record, read_history
+from attnlab.records.result import BROKEN, FAILED, FINISHED, INTERRUPTED, RUNNING, read_result
 from attnlab.terminal import console, one_line, visible
 
 HELP = f"""{__doc__}
@@ -173,8 +173,14 @@ def prune(runs: Sequence[StoredRun], words: Sequence[str], yes: bool) -> None:
     chosen = ordered([run for run in runs if run.status in removable and all(one.fits(run) for one in filters)], None)
     for run in chosen:
         print(visible(f"{run.folder}  {run.status}{': ' + run.error if run.error else ''}"))
-        if yes:
-            shutil.rmtree(run.folder)
+        if run.folder.is_symlink():
+            print(visible(f"{run.folder}  is a link to {run.folder.resolve()}: left alone, with what it leads to"))
+        elif yes:
+            with Record(run.folder).lock_if_free() as free:
+                if not free or read_result(run.folder).status == FINISHED:
+                    print(visible(f"{run.folder}  is at work, or finished meanwhile: left alone"))
+                else:
+                    shutil.rmtree(run.folder)
     what = "removed" if yes else "would be removed; yes=true removes them"
     sys.stderr.write(f"{len(chosen)} of {len(runs)} runs {what if chosen else 'fit; nothing to remove'}\n")
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from attnlab.config.checks import check
 from attnlab.config.groups import GROUPS, LAYERS
-from attnlab.config.overrides import check_inside, key_of
+from attnlab.config.overrides import check_choices, check_inside, key_of
 from attnlab.config.plan import Options, Plan
 from attnlab.config.suggest import nearest
 from attnlab.config.targets import ConfigError, config_dir, group_choices
@@ -39,6 +39,7 @@ def loosen(arguments: Sequence[str]) -> list[str]:
 
     `+experiment=NAME`, an older spelling, becomes `experiment=NAME`. ConfigError for a word that is neither an override nor an option.
     """
+    check_choices(arguments)  # before Hydra, whose defaults refer to choices; `check` sees those of a sweep's jobs
     found = []
     for before, text in zip(["", *arguments], arguments):
         if re.match(r"--?[A-Za-z_][\w.]*=", text) and text.partition("=")[0] not in OPTIONS_WITH_VALUE:
@@ -114,6 +115,9 @@ def explain(error: BaseException) -> str:
         options = re.search(r"Available options in '[^']*':(.*?)Config search path", text)
         known = f"; known: {', '.join(options[1].split())}" if options else ""
         return f"{group}={choice}: there is no such choice{known}"
+    if found := re.search(r"Error resolving interpolation '([^']*)', possible interpolation keys: (.*)", text):
+        deleted = [name for name in re.findall(r"\$\{(\w+)\}", found[1]) if name not in re.split(r"[,\s]+", found[2])]
+        return f"{', '.join(deleted)}: missing; it cannot be deleted" if deleted else text
     if (found := re.search(r"Could not override '([^']*)'", text)) and found[1] in LAYERS:
         return f"{found[1]}: there is no file of configs/{found[1]} to choose"
     if found := re.search(r"Could not override '([^']*)'", text):

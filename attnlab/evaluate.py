@@ -8,13 +8,15 @@ data. The record is OUTPUTS/ensembles/<label>-<address>/result.json and names th
 """
 
 import sys
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from attnlab.config.compose import compose
 from attnlab.config.groups import GROUPS, having
+from attnlab.config.overrides import key_of, permits
 from attnlab.config.plan import Plan
+from attnlab.config.targets import ConfigError
 from attnlab.terminal import console, leave, one_line
 
 FREE = {"data", "trainer", *having(trains=False)}  # groups that may be chosen anew
@@ -26,6 +28,7 @@ HELP = f"""{__doc__}
   ood=[msp,knn]     other heads;  data.ood=[mnist]  other OOD sets;  data=parquet data.path=FOLDER  another test set
                     (an ensemble's heads are msp and entropy unless you say; energy, react and vim need one network's logits or layers)
   trainer=cpu       another device;  paths.outputs=DIR  where the runs are (default: outputs)
+  hydra.searchpath=[..] allow_targets=[..]   configs and code of somebody else, where the run was made with them: a record permits nothing
 Everything else is the run's own configuration.
 """
 
@@ -55,10 +58,19 @@ def plan_of(folder: Path, overrides: list[str]) -> tuple[Plan, dict[str, Any]]:
         raise ValueError(f"run={folder}: is {stored['status']}, not finished; repeat its command first: {stored.get('command')}")
     given = {key_of(text) for text in overrides}
     chosen_anew = {key for key in given if key in GROUPS}
-    kept = [text for text in stored["overrides"] if (key := key_of(text)) not in given and key.partition(".")[0] not in chosen_anew]
+    own, theirs = read_overrides(folder, stored)
+    kept = [text for text in own if (key := key_of(text)) not in given and key.partition(".")[0] not in chosen_anew]
     if stored["config"].get("teacher"):  # by its identity: it need not be there any more
         kept = [*(text for text in kept if key_of(text) != "teacher"), f"teacher={stored['config']['teacher']}"]
-    plan = compose_anew([*kept, *overrides], [group for group in ASKED if group in given])
+    if "paths.outputs" not in given and (around := outputs_of(folder)):
+        kept = ["paths.outputs='{}'".format(str(around).replace("'", r"\'")), *kept]
+    try:
+        plan = compose_anew([*kept, *overrides], [group for group in ASKED if group in given])
+    except ConfigError as error:
+        if theirs and not any(map(permits, overrides)):
+            hint = f"the run was made with {' '.join(theirs)}: repeat it here if you trust that code, as a record permits nothing"
+            raise ConfigError(f"{error}; {hint}") from error
+        raise
     groups = [key for key in GROUPS if key not in FREE]
     changed = [key for key in groups if records.changed_defaults(stored["config"].get(key) or {}, plan.full[key] or {})]
     if changed:
@@ -67,21 +79,32 @@ def plan_of(folder: Path, overrides: list[str]) -> tuple[Plan, dict[str, Any]]:
     return plan, stored
 
 
+def read_overrides(folder: Path, stored: Mapping[str, Any]) -> tuple[list[str], list[str]]:
+    """A record's overrides: those that can be repeated, and those that permit code (`permits`), which count on a command line alone."""
+    words = stored.get("overrides")
+    if not isinstance(words, list) or not all(isinstance(word, str) for word in words):
+        raise ValueError(f"run={folder}: result.json is damaged (no overrides)")
+    own = [word for word in words if not permits(word)]
+    return own, [word for word in words if permits(word) and key_of(word).partition(".")[0] != "paths"]
+
+
+def outputs_of(folder: Path) -> Path | None:
+    """OUTPUTS of a folder OUTPUTS/runs/ID; None of one that lies elsewhere. What the record says of paths may be of another machine."""
+    runs = folder.absolute().parent
+    return runs.parent if runs.name == "runs" else None
+
+
 def compose_anew(overrides: list[str], groups: Collection[str]) -> Plan:
     """`compose`, but with those `groups` that `overrides` choose composed by themselves: what the run's experiment sets of its own heads
     or evaluators is not theirs, and would be refused as settings of ones that were not chosen."""
     if not groups:
         return compose(overrides)
     own = [text for text in overrides if key_of(text).partition(".")[0] in groups]
-    packages = [text for text in overrides if key_of(text).partition(".")[0] in ("allow_targets", "hydra")]
+    packages = [text for text in overrides if permits(text)]
     chosen, plan = compose([*packages, *own]), compose([text for text in overrides if text not in own])
     full = {**plan.full, **{group: chosen.full[group] for group in groups}}
     short = {**plan.short, **{group: chosen.short[group] for group in groups}}
     return plan.changed(full=full, short=short, overrides=tuple(overrides))
-
-
-def key_of(override: str) -> str:
-    return override.partition("=")[0].lstrip("+~")
 
 
 def evaluate(folders: Sequence[Path], overrides: list[str]) -> Path:
@@ -92,7 +115,7 @@ def evaluate(folders: Sequence[Path], overrides: list[str]) -> Path:
     if len(folders) == 1:
         plan, stored = plan_of(folders[0], overrides)
         return Reevaluation(plan, FinishedRun(folders[0], plan, stored)).go()
-    runs = [FinishedRun(folder, *plan_of(folder, [])) for folder in folders]
+    runs = [FinishedRun(folder, *plan_of(folder, list(filter(permits, overrides)))) for folder in folders]
     chosen = [] if "ood" in map(key_of, overrides) else [ENSEMBLE_HEADS]
     plan, _ = plan_of(folders[0], [*chosen, *overrides])
     command = " ".join(["python -m attnlab.evaluate", *(f"run={folder}" for folder in folders), *overrides])

@@ -223,6 +223,8 @@ def _classified(logits: Any, labels: Any) -> tuple[Tensor, Tensor]:
         raise ValueError(f"labels must be class numbers, got {labels_N.dtype}")
     if num_bad := int((logits_NK.isnan() | logits_NK.isposinf()).any(1).sum()):
         raise ValueError(f"logits of {num_bad} of {len(labels_N)} samples hold NaN or +inf")
+    if num_empty := int(logits_NK.isneginf().all(1).sum()):
+        raise ValueError(f"logits of {num_empty} of {len(labels_N)} samples are all -inf, which is no distribution over classes")
     if int(labels_N.min()) < 0 or int(labels_N.max()) >= logits_NK.shape[1]:
         raise ValueError(f"labels must be in [0, {logits_NK.shape[1]}), got {int(labels_N.min())} to {int(labels_N.max())}")
     return logits_NK, labels_N.long()

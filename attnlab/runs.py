@@ -10,9 +10,9 @@ from typing import Any
 
 from attnlab.config.groups import GROUPS
 from attnlab.records.query import FILTER, Filter, StoredRun, find_run, flatten, is_number, ordered, parse_filters, read_runs, shown, split
-from attnlab.records.record import read_history
-from attnlab.records.result import BROKEN, FAILED, FINISHED, INTERRUPTED, RUNNING
-from attnlab.terminal import console, one_line
+from attnlab.records.record import Record, read_history
+from attnlab.records.result import BROKEN, FAILED, FINISHED, INTERRUPTED, RUNNING, read_result
+from attnlab.terminal import console, one_line, visible
 
 HELP = f"""{__doc__}
 
@@ -51,6 +51,8 @@ def clock(seconds: float) -> str:
 
 def print_table(heads: Sequence[str], rows: Sequence[Sequence[str]], *, right: Sequence[str] = ()) -> None:
     """With colours in a terminal; in a pipe plain columns, as wide as they need."""
+    heads, rows = [*map(visible, heads)], [[*map(visible, row)] for row in rows]
+    right = [*map(visible, right)]
     if sys.stdout.isatty():
         from rich.console import Console
         from rich.table import Table
@@ -61,7 +63,7 @@ def print_table(heads: Sequence[str], rows: Sequence[Sequence[str]], *, right: S
             table.add_column(head, justify="right" if head in right else "left", overflow="fold")
         colours = {FINISHED: "green", FAILED: "red", BROKEN: "red", INTERRUPTED: "yellow", RUNNING: "cyan"}
         for row in rows:
-            table.add_row(*(Text(cell, style=colours.get(cell, "")) for cell in row))
+            table.add_row(*(Text(cell, style=colours.get(cell.removesuffix(" !"), "")) for cell in row))
         Console().print(table)
         return
     lines = [list(heads), *map(list, rows)]
@@ -85,23 +87,33 @@ def list_runs(runs: Sequence[StoredRun], words: Sequence[str], sort: str | None,
             ",".join(map(metric if key in run.metrics else shown, run.get(key)[: 1 if key in GROUPS and not GROUPS[key].several else None]))
             for key in keys
         ]
-        rows.append([run.run_id, run.status, epochs(run), clock(seconds) if is_number(seconds) else "", moment, *values])
+        rows.append(
+            [
+                run.run_id,
+                f"{run.status} !" if run.warnings else run.status,
+                epochs(run),
+                clock(seconds) if is_number(seconds) else "",
+                moment,
+                *values,
+            ]
+        )
     if rows:
         print_table(heads, rows, right=("epochs", "time", *(key for key in keys if "/" in key)))
     hidden = len(chosen) - len(rows)
     counted = f"{len(chosen)} of {len(runs)} runs" + (f", {hidden} not shown (limit=0 shows all)" if hidden else "")
-    sys.stderr.write(f"{counted}\n")
+    noted = "; !: has warnings, see show" if any(run.warnings for run in chosen) else ""
+    sys.stderr.write(f"{counted}{noted}\n")
 
 
 def show_run(run: StoredRun) -> None:
     result = run.result
-    print(f"{run.run_id}  {run.status}")
+    print(visible(f"{run.run_id}  {run.status}"))
     data = {key: value for key, value in result.get("data", {}).items() if key != "classes"}
     lines = {
         "folder": str(run.folder),
         "command": result.get("command"),
         "trained by": result.get("trained_by"),
-        "device": result.get("device"),
+        "device": ", ".join(str(result[key]) for key in ("device", "precision") if key in result),
         "places": ", ".join(f"{place} ({how})" for place, how in result.get("places", {}).items()),
         "parameters": f"{result['parameters']:,}" if is_number(result.get("parameters")) else None,
         "epochs": result.get("epochs"),
@@ -110,23 +122,30 @@ def show_run(run: StoredRun) -> None:
         "data": ", ".join(f"{key} {shown(value)}" for key, value in flatten(data)),
         "versions": ", ".join(f"{name} {version}" for name, version in result.get("versions", {}).items()),
         "git": ", ".join(f"{key} {shown(value)}" for key, value in (result.get("git") or {}).items()),
+        "warnings": "; ".join(run.warnings),
         "error": run.error,
         "log": str(run.folder / "train.log") if run.error and (run.folder / "train.log").exists() else None,
     }
     for name, value in lines.items():
         if value not in (None, ""):
-            print(f"  {name:<10} {value}")
+            print(visible(f"  {name:<10} {value}"))
     if run.metrics:
         width = max(map(len, run.metrics))
         for key, value in run.metrics.items():
-            print(f"  {key:<{width}}  {metric(value)}")
+            print(visible(f"  {key:<{width}}  {metric(value)}"))
 
 
 def diff_runs(one: StoredRun, two: StoredRun) -> None:
     """Configuration, then results."""
     about = [{**run.leaves, **{f"versions.{key}": value for key, value in run.result.get("versions", {}).items()}} for run in (one, two)]
     for run, found in zip((one, two), about):
-        found.update({key: run.result.get(key) for key in ("status", "device", "precision") if key == "status" or key in run.result})
+        found.update(
+            {
+                key: run.result.get(key)
+                for key in ("status", "device", "device_kind", "precision", "threads")
+                if key == "status" or key in run.result
+            }
+        )
         found["status"] = run.status
         found |= {f"data.digests.{key}": value for key, value in flatten(run.result.get("data", {}).get("digests", {}))}
     keys = [key for key in {**about[0], **about[1]} if about[0].get(key, ...) != about[1].get(key, ...)]
@@ -153,9 +172,15 @@ def prune(runs: Sequence[StoredRun], words: Sequence[str], yes: bool) -> None:
         filters.append(Filter("status", "=", FAILED))
     chosen = ordered([run for run in runs if run.status in removable and all(one.fits(run) for one in filters)], None)
     for run in chosen:
-        print(f"{run.folder}  {run.status}{': ' + run.error if run.error else ''}")
-        if yes:
-            shutil.rmtree(run.folder)
+        print(visible(f"{run.folder}  {run.status}{': ' + run.error if run.error else ''}"))
+        if run.folder.is_symlink():
+            print(visible(f"{run.folder}  is a link to {run.folder.resolve()}: left alone, with what it leads to"))
+        elif yes:
+            with Record(run.folder).lock_if_free() as free:
+                if not free or read_result(run.folder).status == FINISHED:
+                    print(visible(f"{run.folder}  is at work, or finished meanwhile: left alone"))
+                else:
+                    shutil.rmtree(run.folder)
     what = "removed" if yes else "would be removed; yes=true removes them"
     sys.stderr.write(f"{len(chosen)} of {len(runs)} runs {what if chosen else 'fit; nothing to remove'}\n")
 

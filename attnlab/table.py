@@ -13,6 +13,7 @@ Shows a paper's table beside what was measured here, lists the runs that are mis
   seeds=[0,1,2]            other seeds than the table's; also range(5)
   paths.outputs=DIR        where the runs are (outputs)
   wandb=true               log the table and its runs to W&B, offline where there are no credentials
+  hydra.searchpath=[..] allow_targets=[..]   configs and code of somebody else, for every cell; a table cannot permit itself any
   hydra/launcher=NAME      with action=run: basic (one after another), local, joblib, submitit_local, submitit_slurm;
   hydra.launcher.KEY=...   and its settings
 """
@@ -23,6 +24,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from attnlab.config.overrides import FOREIGN, key_of, permits
 from attnlab.config.suggest import nearest
 from attnlab.config.targets import ConfigError
 from attnlab.terminal import console, leave, message
@@ -52,14 +54,18 @@ class Request:
     outputs: Path
     launcher: tuple[str, ...]
     wandb: bool = False
+    permissions: tuple[str, ...] = ()
 
 
 def read_request(words: Sequence[str]) -> Request:
     """ConfigError with the nearest names for anything that is not understood."""
     given: dict[str, str] = {}
-    launcher = []
+    launcher, permissions = [], []
     for word in words:
         key, sign, value = word.partition("=")
+        if sign and key.lstrip("+") in FOREIGN:
+            permissions.append(word)
+            continue
         if key == "hydra/launcher" or key.lstrip("+").startswith("hydra.launcher."):
             launcher.append(word)
         elif not sign or key not in KEYS:
@@ -85,7 +91,7 @@ def read_request(words: Sequence[str]) -> Request:
         tuple(split_list(given["rows"])) if "rows" in given else None,
         tuple(split_list(given["columns"])) if "columns" in given else None,
         read_seeds(given["seeds"]) if "seeds" in given else None, Path(given.get("paths.outputs", "outputs")),
-        tuple(launcher), wandb == "true",
+        tuple(launcher), wandb == "true", tuple(permissions),
     )  # fmt: skip
 
 
@@ -131,7 +137,8 @@ def command_of(words: Sequence[str]) -> str:
     import shlex
 
     passing = ("action", "format", "out", "wandb")
-    kept = [word for word in words if word.partition("=")[0] not in passing and not word.lstrip("+").startswith("hydra")]
+    launcher = ("hydra/launcher", "hydra.launcher")
+    kept = [word for word in words if word.partition("=")[0] not in passing and not word.lstrip("+").startswith(launcher)]
     return shlex.join(["python", "-m", "attnlab.table", *kept])
 
 
@@ -143,9 +150,11 @@ def main(words: Sequence[str]) -> int:
 
     request = read_request(words)
     for word in request.overrides:
-        if "=" not in word or word.lstrip("+").partition("=")[0] in ("seed", "paths.outputs"):
+        if permits(word) and key_of(word) != "paths.outputs":
+            raise ConfigError(f"overrides: {word!r} stands by itself: {word.lstrip('+')} on the command line")
+        if "=" not in word or key_of(word) in ("seed", "paths.outputs"):
             raise ConfigError(f"overrides: {word!r} is no override of a cell; seeds=[...] and paths.outputs=DIR stand by themselves")
-    spec = read_spec(request.table).only(request.rows, request.columns)
+    spec = read_spec(request.table).only(request.rows, request.columns).permitting(request.permissions)
     about = {"outputs": request.outputs, "overrides": request.overrides, "seeds": request.seeds, "command": command_of(words)}
     table, cells, records = fill(spec, **about)
     jobs = todo(table, cells)
@@ -154,7 +163,7 @@ def main(words: Sequence[str]) -> int:
     failed = 0
     if request.action == "run" and jobs:
         log.info("%s: %d runs to do", table.name, len(jobs))
-        failed = run(jobs, outputs=request.outputs, launcher=request.launcher)
+        failed = run(jobs, outputs=request.outputs, launcher=[*request.permissions, *request.launcher])
         table, _, records = fill(spec, **about)
     elif request.action == "run":
         log.info("%s: nothing to do", table.name)

@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import logging
+import re
 import sys
 from collections.abc import Iterator
 
@@ -11,11 +12,26 @@ from attnlab.config.compose import explain
 log = logging.getLogger("attnlab")
 
 
+# what a terminal obeys and does not show: control characters less tab and line feed, C1, and those that turn the direction of text
+OBEYED = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
+
+
+def visible(text: str) -> str:
+    """Text as it may go to a terminal: names, labels and errors come from files of others, and an escape sequence in them is shown, not
+    obeyed."""
+    return OBEYED.sub(lambda found: f"\\x{ord(found[0]):02x}", text)
+
+
+class Visible(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        return visible(super().format(record))
+
+
 def console() -> None:
     """Our messages go to stderr as plain lines; stdout is for the path of the record alone."""
     if not log.handlers:
         handler = logging.StreamHandler()
-        handler.setFormatter(logging.Formatter("%(message)s"))
+        handler.setFormatter(Visible("%(message)s"))
         handler.setLevel(logging.INFO)
         log.addHandler(handler)
     log.setLevel(logging.DEBUG)
@@ -23,7 +39,7 @@ def console() -> None:
 
 
 def leave(text: str, *, code: int = 1) -> None:
-    sys.stderr.write(f"attnlab: {' '.join(text.split())}\n")
+    sys.stderr.write(f"attnlab: {visible(' '.join(text.split()))}\n")
     sys.stderr.flush()
     sys.exit(code)
 

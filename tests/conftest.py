@@ -43,3 +43,12 @@ def run(tmp_path: Path) -> Callable[..., dict]:
 
     go.outputs = tmp_path / "outputs"
     return go
+
+
+def write_result(path: Path, result: dict) -> None:
+    """A result.json as a run writes it, with its digest."""
+    import json
+
+    from attnlab.records.result import sealed
+
+    path.write_text(json.dumps(sealed(result)))

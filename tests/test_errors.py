@@ -12,6 +12,7 @@ import torch
 
 from attnlab.config.compose import compose, explain
 from attnlab.config.targets import ConfigError
+from tests.conftest import write_result
 
 BAD_CONFIGS = {
     "sede=1": r"unknown key sede; nearest: seed",
@@ -171,7 +172,7 @@ def test_a_changed_default_is_not_passed_off_as_the_same_run(run) -> None:
     path = first["folder"] / "result.json"
     result = json.loads(path.read_text())
     result["config"]["data"]["crop"] = 7
-    path.write_text(json.dumps(result))
+    write_result(path, result)
     with pytest.raises(ConfigError, match=r"other defaults \(data\.crop was 7, is 1\); force=true runs afresh"):
         run()
 

@@ -1,13 +1,17 @@
 """Compose: from a list of overrides to a checked Plan through Hydra, and Hydra's errors in one line each."""
 
+import contextlib
 import dataclasses
 import functools
+import importlib.util
 import re
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from attnlab.config.checks import check
 from attnlab.config.groups import GROUPS, LAYERS
+from attnlab.config.overrides import check_choices, check_inside, key_of
 from attnlab.config.plan import Options, Plan
 from attnlab.config.suggest import nearest
 from attnlab.config.targets import ConfigError, config_dir, group_choices
@@ -35,12 +39,15 @@ def loosen(arguments: Sequence[str]) -> list[str]:
 
     `+experiment=NAME`, an older spelling, becomes `experiment=NAME`. ConfigError for a word that is neither an override nor an option.
     """
+    check_choices(arguments)  # before Hydra, whose defaults refer to choices; `check` sees those of a sweep's jobs
     found = []
     for before, text in zip(["", *arguments], arguments):
         if re.match(r"--?[A-Za-z_][\w.]*=", text) and text.partition("=")[0] not in OPTIONS_WITH_VALUE:
             raise ConfigError(f"{text}: write it without dashes: {text.lstrip('-')}")
         if "=" not in text and not text.startswith(("-", "~")) and before not in OPTIONS_WITH_VALUE:
             raise ConfigError(f"{text!r} is no override; write key=value, in quotes where a value has spaces")
+        if "=" in text and not text.startswith("-"):
+            check_inside(text)
         text = re.sub(rf"^\+?(({'|'.join(LAYERS)})=)(\[?)", lambda found: f"{'+' if found[3] else ''}{found[1]}{found[3]}", text)
         found.append(re.sub(r"^\+?(?!hydra\.)(?=[A-Za-z_]\w*(\.[\w-]+)+=)", "++", text))
     return found
@@ -60,7 +67,7 @@ def compose(overrides: Sequence[str] = (), *, config_name: str = "train") -> Pla
 
     GlobalHydra.instance().clear()
     try:
-        with hydra.initialize_config_dir(str(config_dir().resolve()), **hydra_version()):
+        with hydra.initialize_config_dir(str(config_dir().resolve()), **hydra_version()), plain_folders(overrides):
             cfg = hydra.compose(config_name, overrides=loosen(overrides), return_hydra_config=True)
             return check(without_hydra(cfg), choices=cfg.hydra.runtime.choices, overrides=overrides)
     except (HydraException, OmegaConfBaseException) as error:
@@ -74,6 +81,18 @@ def without_hydra(cfg: Any) -> Any:
     job = OmegaConf.masked_copy(cfg, [key for key in cfg if key != "hydra"])
     with open_dict(job):
         return job
+
+
+@contextlib.contextmanager
+def plain_folders(words: Iterable[str]) -> Iterator[None]:
+    """Hydra warns that a package's folder of configs is "not available" where it has no `__init__.py`, and reads it all the same."""
+    named = {name for word in words if key_of(word) == "hydra.searchpath" for name in re.findall(r"pkg://([\w.]+)", word)}
+    with warnings.catch_warnings():
+        for name in named:
+            with contextlib.suppress(ModuleNotFoundError):
+                if importlib.util.find_spec(name):
+                    warnings.filterwarnings("ignore", rf"provider=hydra.searchpath.*path={re.escape(name)} is not")
+        yield
 
 
 def hydra_version() -> dict[str, str]:
@@ -96,6 +115,9 @@ def explain(error: BaseException) -> str:
         options = re.search(r"Available options in '[^']*':(.*?)Config search path", text)
         known = f"; known: {', '.join(options[1].split())}" if options else ""
         return f"{group}={choice}: there is no such choice{known}"
+    if found := re.search(r"Error resolving interpolation '([^']*)', possible interpolation keys: (.*)", text):
+        deleted = [name for name in re.findall(r"\$\{(\w+)\}", found[1]) if name not in re.split(r"[,\s]+", found[2])]
+        return f"{', '.join(deleted)}: missing; it cannot be deleted" if deleted else text
     if (found := re.search(r"Could not override '([^']*)'", text)) and found[1] in LAYERS:
         return f"{found[1]}: there is no file of configs/{found[1]} to choose"
     if found := re.search(r"Could not override '([^']*)'", text):
@@ -134,5 +156,8 @@ def compose_cells(cells: Sequence[Sequence[str]], seeds: Sequence[int]) -> list[
         return found
 
     GlobalHydra.instance().clear()
-    with hydra.initialize_config_dir(str(config_dir().resolve()), **hydra_version()):
+    with (
+        hydra.initialize_config_dir(str(config_dir().resolve()), **hydra_version()),
+        plain_folders({word for cell in cells for word in cell}),
+    ):
         return [plans(tuple(cell)) for cell in cells]

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 KEYS = ("at", "how", "reads", "writes", "module")  # of a component that is placed in the network
 HOWS = ("after", "before", "replace")
 KINDS = ("activation", "conv", "norm")  # of places, for `at: {type: norm}`
+RATES = "rate"  # the folder of configs that no one chooses: MODEL_OPTIMIZER.yaml is a model's own learning rate under an optimizer
 LAYERS = ("experiment", "local")  # folders of configs whose files set keys of several groups
 
 

@@ -1,14 +1,35 @@
 """Overrides: which keys a command line names, and which choices of a group."""
 
+import dataclasses
+import re
 from collections.abc import Sequence
 
 from attnlab.config.groups import GROUPS
+from attnlab.config.plan import Options
 from attnlab.config.targets import ConfigError
+
+OPTIONS = frozenset(field.name for field in dataclasses.fields(Options))
+FOREIGN = ("allow_targets", "hydra.searchpath")  # code and configs of somebody else
+PERMISSIONS = ("allow_targets", "hydra", "paths")  # whose code may run, where configs are read, where files are written
 
 
 def key_of(word: str) -> str:
     """The key of an override: `++attention.rect.at=layer3` -> `attention.rect.at`, `~model` -> `model`."""
-    return word.partition("=")[0].lstrip("+~")
+    return word.partition("=")[0].strip().lstrip("+~").strip()
+
+
+def permits(word: str) -> bool:
+    """Whether an override sets one of PERMISSIONS, or is an option of Hydra's. These count on a command line alone: what a record or a
+    table says of them is somebody else's word."""
+    return re.split(r"[^\w]", key_of(word), maxsplit=1)[0] in PERMISSIONS or word.strip().startswith("-")
+
+
+def check_inside(word: str) -> None:
+    """ConfigError for a choice that leads out of the folders of configs, or is read from the machine: `model=../../theirs`."""
+    group, value = key_of(word).partition("@")[0], word.partition("=")[2]
+    parts = re.split(r"[\s\[\],'\"/\\]+", value)
+    if group not in OPTIONS and "." not in group and ("${" in value or ".." in parts or value.lstrip(" ['\"").startswith("/")):
+        raise ConfigError(f"{word}: must name a file of configs/{group}; other folders come by hydra.searchpath=[FOLDER]")
 
 
 def names(words: Sequence[str], path: str) -> bool:

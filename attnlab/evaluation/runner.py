@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from attnlab.evaluation.classification import Classification
 from attnlab.evaluation.scores import FILE, ScoresFile
 from attnlab.evaluation.trained import TEST, Incomplete, Trained
+from attnlab.records.plausible import warnings_of
 from attnlab.records.record import FINISHED
 
 log = logging.getLogger("attnlab")
@@ -57,7 +58,8 @@ def run_evaluators(trained: Trained, evaluators: Mapping[str, Evaluator], writer
 
     An evaluator that fails costs its own metrics (of `Incomplete`, those it did not find) and is noted; the others go on, and the first
     error is raised at the end. An evaluator that changed the network's weights or buffers has failed, and they are put back. Each draws
-    its random numbers from the run's seed, whatever ran before. `writer.result` holds `data`, what `ImageData.describe` says.
+    its random numbers from the run's seed, whatever ran before. `writer.result` holds `data`, what `ImageData.describe` says; numbers
+    that are no result are named in its `warnings` (attnlab.records.plausible).
     """
     result, failures = writer.result, []
     trained.metrics = result["metrics"]
@@ -70,6 +72,9 @@ def run_evaluators(trained: Trained, evaluators: Mapping[str, Evaluator], writer
             writer.note(error)
     if failures:
         raise failures[0]
+    counts = torch.bincount(trained.logits(TEST)[1].flatten(), minlength=trained.data.num_classes)
+    if warnings := warnings_of(result["metrics"], trained.history, counts.tolist()):
+        result["warnings"] = [*result.get("warnings", []), *warnings]
 
 
 def _run(evaluator: Evaluator, name: str, trained: Trained, result: dict[str, Any], file: ScoresFile) -> None:

@@ -44,7 +44,8 @@ class LargeMarginLoss(nn.Module):
     With copies of the images (noisy_copies; v3 of the paper) x in ``compact`` runs over images and copies; all means, and the other terms,
     are those of the images alone.
 
-    Buffers ``means (K, D)`` and ``seen (K,)`` change in training mode only; in eval mode the same terms are computed from them.
+    Buffers ``means (K, D)`` and ``seen (K,)`` change in training mode only; in eval mode the same terms are computed from them. An image
+    whose features are not all finite enters no mean (ours); the loss of its batch is nan.
 
     Several ranks (training mode): class sums and counts are summed over ranks, with gradient, so means and buffers are those of the global
     batch and equal everywhere, and the gradient that DDP averages is exactly the gradient of the global batch's loss. ``margin`` and
@@ -98,8 +99,10 @@ class LargeMarginLoss(nn.Module):
 
             # One matrix product instead of a scatter: deterministic on every device (TF32, where it is on, rounds the means here).
             # The last column counts.
-            onehot_BK = (y[:, None] == torch.arange(num_classes, device=y.device)).to(dtype)
-            sums_KE = onehot_BK.T @ torch.cat([f_BD, f_BD.new_ones(len(f_BD), 1)], dim=1)
+            # An image with a feature that is inf or nan is in no mean: 0 * nan would put it into that of every class, and stay there.
+            finite_B1 = f_BD.isfinite().all(1, keepdim=True)
+            onehot_BK = ((y[:, None] == torch.arange(num_classes, device=y.device)) & finite_B1).to(dtype)
+            sums_KE = onehot_BK.T @ torch.cat([torch.where(finite_B1, f_BD, 0.0), f_BD.new_ones(len(f_BD), 1)], dim=1)
             ranks = 1
             if self.training and distributed.is_available() and distributed.is_initialized():
                 ranks = distributed.get_world_size()

@@ -14,7 +14,7 @@ class Mahalanobis:
     Not the library's: Sigma of dead or collapsed features is singular, and an inverse in fp32 gives such directions weights of noise. Here
     features are whitened by Sigma in fp64 and all classes are one distance matrix. Directions in which the training set does not vary
     (below D * 2e-16 of the largest variance) are left out, which makes Sigma^+ the pseudo-inverse as in the official code. Classes without
-    samples are no classes.
+    samples are no classes, and samples without a label (-1) are left out. ValueError: no labelled sample; features without variance.
 
     Differs from the paper in: penultimate features only; no input perturbation, no regression over layers (as OpenOOD's `mds`).
     """
@@ -24,13 +24,16 @@ class Mahalanobis:
 
     def fit(self, bank: Bank) -> None:
         with exact(bank):
-            features_ND = pooled(bank, "Mahalanobis").double()
+            known_N = bank.labels >= 0
+            if not known_N.any():
+                raise ValueError("no labelled sample: there is no class to measure a distance to")
+            features_ND = pooled(bank, "Mahalanobis").double()[known_N]
             self.center_D = features_ND.mean(0)
-            classes, label_N = bank.labels.unique(return_inverse=True)
+            classes, label_N = bank.labels[known_N].unique(return_inverse=True)
             sum_CD = features_ND.new_zeros(len(classes), features_ND.shape[1]).index_add_(0, label_N, features_ND)
             centroid_CD = sum_CD / label_N.bincount()[:, None]
             within_ND = features_ND - centroid_CD[label_N]
-            variance_D, axes_DD = torch.linalg.eigh(within_ND.T @ within_ND / len(bank))
+            variance_D, axes_DD = torch.linalg.eigh(within_ND.T @ within_ND / len(features_ND))
             kept = variance_D > variance_D[-1] * len(variance_D) * torch.finfo(torch.float64).eps
             if not kept.any():
                 raise ValueError("the features of each class are all equal: there is no covariance to measure a distance by")

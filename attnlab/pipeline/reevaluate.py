@@ -22,7 +22,6 @@ from attnlab.records.checkpoint import read_checkpoint
 from attnlab.records.lookup import log_summary
 from attnlab.records.provenance import started
 from attnlab.records.record import FAILED, FINISHED, Record, read_history
-from attnlab.training.hardware import describe_device
 
 log = logging.getLogger("attnlab")
 
@@ -83,7 +82,8 @@ class Reevaluation:
             )
         if self.plan.full["data"]["mean"] is None:  # the network goes on seeing images as it did in training, also those of another set
             data.mean, data.std = tuple(was["mean"]), tuple(was["std"])
-        result |= {"device": describe_device(settings.device), "data": data.describe()}
+        result |= {**settings.describe(), "data": data.describe()}
+        self.warn_of_other_images()
         trained = Trained(
             network=self.make_network().to(settings.device),
             data=data,
@@ -103,8 +103,17 @@ class Reevaluation:
             if result["status"] != FINISHED:
                 result["status"] = FAILED
             self.writer.save()
-        log_summary(result["metrics"])
+        log_summary(result["metrics"], result.get("warnings", ()))
         return self.record.result_path
+
+    def warn_of_other_images(self) -> None:
+        """Where the data are the run's own by their configuration, but not by their digests."""
+        result, stored = self.writer.result, self.run.stored
+        then, now = stored["data"].get("digests", {}), result["data"]["digests"]
+        changed = [split for split in then if split in now and then[split] != now[split]]
+        if changed and self.plan.full["data"] == stored["config"].get("data"):
+            found = ", ".join(f"{split} ({then[split][:12]}, now {now[split][:12]})" for split in changed)
+            result["warnings"] = [f"images are not those of {self.run.run_id}: {found}"]
 
     def stored_logits(self, trained: Trained) -> dict[str, tuple[Tensor, Tensor]]:
         """What the run or an earlier evaluation under this plan has kept of the network's logits on these very images."""

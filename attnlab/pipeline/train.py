@@ -29,7 +29,7 @@ from attnlab.records.lookup import record_of, report, skip
 from attnlab.records.provenance import started
 from attnlab.records.record import FAILED, FINISHED, INTERRUPTED, Record, changed_defaults
 from attnlab.training.epoch import StepChunks
-from attnlab.training.hardware import describe_device, quiet
+from attnlab.training.hardware import quiet
 from attnlab.training.settings import Settings
 
 if TYPE_CHECKING:
@@ -169,10 +169,10 @@ class Run:
         self.result |= {
             "places": {placement.key: placement.how for placement in self.network.placed.placements},
             "parameters": sum(parameter.numel() for parameter in self.network.parameters()),
-            "device": describe_device(self.settings.device),
-            "precision": str(self.settings.resolved_precision),
+            **self.settings.describe(),
             "data": self.data.describe(),
         }
+        self.learner.images = {split: digest for split, digest in self.result["data"]["digests"].items() if split in ("train", "val")}
         self.logger = build(self.plan.full["logger"], allow=self.plan.allow, where="logger") or None
         if self.logger:
             self.logger.open(
@@ -223,7 +223,11 @@ class Run:
     def checkpoint(self) -> dict[str, Any] | None:
         """last.ckpt if it is there, whole, and of this run; one that is not is set aside (BrokenRecord)."""
         path, owners = self.record.checkpoint_path, (self.plan.training, self.plan.address)
-        return read_checkpoint(path, owners, self.learner.state_dict()) if path.exists() else None
+        if not path.exists():
+            return None
+        checkpoint = read_checkpoint(path, owners, self.learner.state_dict())
+        check_images(checkpoint, self.learner.images, path=path)
+        return checkpoint
 
     def trained_elsewhere(self) -> dict[str, Any] | None:
         """The last checkpoint of a run that differs from this one in what is asked of it afterwards alone: it has learned the same."""
@@ -268,6 +272,16 @@ class Run:
                 self.logger.histogram(f"ood/{head}/{name}", scores)
         for path in sorted((self.folder / "figures").glob("*.png")):
             self.logger.figure(f"figures/{path.stem}", path)
+
+
+def check_images(checkpoint: Mapping[str, Any], present: Mapping[str, str], *, path: Path) -> None:
+    """ConfigError: the images of a split are not those with which `path` was trained so far."""
+    for split, digest in (checkpoint["attnlab"].get("images") or {}).items():  # none in an early checkpoint
+        if present.get(split, digest) != digest:
+            raise ConfigError(
+                f"data: the {split} images are not those of {path} (digest {digest[:12]}, now {present[split][:12]}); "
+                "put those back to go on, or force=true trains afresh and keeps the old record beside"
+            )
 
 
 def _train_digest(result: Mapping[str, Any]) -> str | None:

@@ -51,6 +51,24 @@ def _acquire(lock: "FileLock", owner: Path, waiting: Callable[[str], None]) -> N
     lock.acquire()
 
 
+@contextlib.contextmanager
+def hold_if_free(path: Path) -> Iterator[bool]:
+    """Hold the lock at `path` where nobody has it; gives whether."""
+    from filelock import FileLock, Timeout
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(path)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        yield False
+        return
+    try:
+        yield True
+    finally:
+        lock.release()
+
+
 def is_locked(path: Path) -> bool:
     """Whether a process holds the lock, without making one. Where the system cannot answer: no."""
     try:

@@ -1,13 +1,13 @@
 """Whether a plan's run has been made already, and what is reported then. Needs no Lightning, so a repeat answers at once."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from attnlab.config.plan import Plan, outputs
 from attnlab.config.targets import ConfigError
 from attnlab.records.record import Record, changed_defaults
-from attnlab.records.result import FINISHED, read_result
+from attnlab.records.result import FINISHED, read_result, warnings_in
 
 log = logging.getLogger("attnlab")
 
@@ -35,17 +35,19 @@ def finished(plan: Plan) -> tuple[Record, dict[str, Any]] | None:
 
 def report(record: Record, result: Mapping[str, Any], plan: Plan) -> float | None:
     """The summary on stderr, the path on stdout; the objective is returned."""
-    log_summary(result["metrics"])
+    log_summary(result["metrics"], warnings_in(result))
     print(record.result_path, flush=True)
     return result["metrics"].get(plan.full["objective"])
 
 
-def log_summary(metrics: Mapping[str, Any]) -> None:
-    """The metrics of the network itself, less those of training and validation, and of the OOD metrics AUROC alone."""
+def log_summary(metrics: Mapping[str, Any], warnings: Sequence[str] = ()) -> None:
+    """The metrics of the network itself, less those of training and validation, and of the OOD metrics AUROC alone; then warnings."""
     shown = [key for key in metrics if key.endswith("/auroc") or not key.startswith(("train/", "val/", "ood/"))]
     width = max(map(len, shown), default=0)
     for key in shown:
         log.info("  %-*s %s", width, key, "none" if metrics[key] is None else f"{metrics[key]:.4f}")
+    for text in warnings:
+        log.warning("  warning: %s", text)
 
 
 def skip(plan: Plan) -> tuple[bool, float | None]:

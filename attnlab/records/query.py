@@ -12,9 +12,23 @@ from typing import Any
 from attnlab.config.groups import GROUPS
 from attnlab.config.suggest import nearest
 from attnlab.records.index import Records
-from attnlab.records.result import INTERRUPTED, MISSING, Found, address_in
+from attnlab.records.result import INTERRUPTED, MISSING, Found, address_in, warnings_in
 
-FIELDS = ("status", "run_id", "device", "epochs", "seconds", "parameters", "images_per_second", "started", "finished", "precision", "stage")
+FIELDS = (
+    "status",
+    "run_id",
+    "device",
+    "epochs",
+    "seconds",
+    "parameters",
+    "images_per_second",
+    "started",
+    "finished",
+    "precision",
+    "stage",
+    "device_kind",
+    "threads",
+)
 LESS_IS_BETTER = ("loss", "nll", "ece", "adaptive_ece", "classwise_ece", "brier", "fpr95", "fpr95_id", "error")
 LESS_IS_BETTER += ("aurc", "risk_at_80", "risk_at_90", "risk_at_95")
 FILTER = re.compile(r"(?P<key>[^=<>!]+?)(?P<sign>!=|<=|>=|=|<|>)(?P<value>.*)")
@@ -61,6 +75,11 @@ class StoredRun:
         chosen = [text.partition("=")[2] for text in self.result.get("overrides", []) if text.partition("=")[0].lstrip("+") == group]
         target = str(node.get("_target_", "")) if isinstance(node, Mapping) else ""
         return [*chosen, *target.split(".")[-2:]] if chosen or target else ["none"]
+
+    @property
+    def warnings(self) -> list[str]:
+        """Why its numbers are no result, see `attnlab.records.plausible`."""
+        return warnings_in(self.result)
 
     @property
     def started(self) -> float:

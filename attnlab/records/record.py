@@ -15,6 +15,7 @@ import logging
 import math
 import os
 import shutil
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -22,8 +23,8 @@ from typing import Any
 
 from attnlab.records.atomic import free_name, plain_json, set_aside, write_atomic
 from attnlab.records.checkpoint import inspect_checkpoint
-from attnlab.records.lock import hold, is_locked
-from attnlab.records.result import BROKEN, FAILED, FINISHED, INTERRUPTED, RUNNING, address_in, read_result
+from attnlab.records.lock import hold, hold_if_free, is_locked
+from attnlab.records.result import BROKEN, FAILED, FINISHED, INTERRUPTED, RUNNING, address_in, read_result, sealed
 
 log = logging.getLogger("attnlab")
 
@@ -70,6 +71,10 @@ class Record:
 
         return hold(self._locks / f"training-{training}.lock", name=self.run_id, waiting=waiting)
 
+    def lock_if_free(self) -> AbstractContextManager[bool]:
+        """As `lock`, without waiting: whether nobody works on this run, and until the end nobody begins to."""
+        return hold_if_free(self._locks / f"{self.address}.lock")
+
     @property
     def is_locked(self) -> bool:
         """Whether a process works on this run."""
@@ -89,7 +94,7 @@ class Record:
         return dict(found.result) or None
 
     def write(self, result: Mapping[str, Any]) -> None:
-        write_atomic(self.result_path, json.dumps(plain_json(result), indent=1) + "\n")
+        write_atomic(self.result_path, json.dumps(sealed(plain_json(result)), indent=1) + "\n")
 
     def announce_training(self, training: str) -> None:
         """For runs to come that need the same training: it is in this folder."""
@@ -146,7 +151,7 @@ class Record:
     def logfile(self) -> Iterator[None]:
         """Everything logged goes into train.log too, with the time; tracebacks go there only."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        handler = logging.FileHandler(self.folder / "train.log")
+        handler = Logfile(self.folder / "train.log")
         handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
         handler.setLevel(logging.DEBUG)
         log.addHandler(handler)
@@ -155,7 +160,16 @@ class Record:
             yield
         finally:
             log.removeHandler(handler)
-            handler.close()
+            with contextlib.suppress(OSError):
+                handler.close()
+
+
+class Logfile(logging.FileHandler):
+    """A log on a disk that may be full: what cannot be written is lost, and the run's own error says why, not a page of logging's."""
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        if not isinstance(sys.exc_info()[1], OSError):
+            super().handleError(record)
 
 
 def read_history(path: Path) -> list[dict[str, float]]:

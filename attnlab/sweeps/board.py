@@ -11,6 +11,7 @@ from typing import Any
 from attnlab.records.lookup import record_of
 from attnlab.records.record import read_history
 from attnlab.sweeps.journal import DONE, FAILED, RESUMED, Job
+from attnlab.terminal import visible
 
 log = logging.getLogger("attnlab")
 
@@ -95,7 +96,7 @@ class Board:
 
     def say(self, text: str) -> None:
         if self.live:
-            self.live.console.print(text, markup=False, highlight=False)
+            self.live.console.print(visible(text), markup=False, highlight=False)
         else:
             log.info("%s", text)
 

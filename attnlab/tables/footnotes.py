@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from attnlab.records.index import Records, digests
 from attnlab.records.record import FINISHED, changed_defaults
+from attnlab.records.result import warnings_in
 from attnlab.tables import statistics
 from attnlab.tables.model import STATUSES, Cell, Note
 from attnlab.tables.spec import Spec
@@ -26,8 +27,10 @@ def footnotes(
         devices = [f"{result.get('device', '?')}, precision {result.get('precision', '?')}" for result in everything]
         notes.append(Note("epochs", _counted("epochs", [str(result.get("epochs", "?")) for result in everything])))
         notes.append(Note("device", _counted("device", devices)))
+        notes += _machine_notes(everything)
         notes += _version_notes(everything)
         notes += _default_notes(cells, records)
+        notes += _warning_notes(everything)
     counts = sorted({cell.n for cell in filled.values()})
     asked = len(cells[0].plans)
     notes.append(Note("seeds", f"seeds: {asked} asked; cells have {counts[0]}" + (f" to {counts[-1]}" if counts[-1] > counts[0] else "")))
@@ -74,6 +77,16 @@ def _data_of(result: Mapping[str, Any]) -> str:
     return f"{data.get('name', '?')} ({splits})" if splits else str(data.get("name", "?"))
 
 
+def _machine_notes(results: Sequence[Mapping]) -> list[Note]:
+    """What runs of one configuration may differ in, and their numbers with it, where they do: it is in the records, not in the address."""
+    notes = []
+    for key, what in (("device_kind", "kind of device"), ("precision", "precision"), ("threads", "threads")):
+        values = [str(result[key]) for result in results if key in result]  # none in an early record
+        if len(set(values)) > 1:
+            notes.append(Note("machine", f"runs of this table differ in what their address does not tell: {_counted(what, values)}"))
+    return notes
+
+
 def _version_notes(results: Sequence[Mapping]) -> list[Note]:
     """What differs in versions and commits; where nothing does, only torch's version."""
     recorded = [result["versions"] if isinstance(result.get("versions"), dict) else {} for result in results]
@@ -88,6 +101,19 @@ def _version_notes(results: Sequence[Mapping]) -> list[Note]:
         for result in results
     ]
     return [*notes, *([Note("commit", _counted("commit", commits))] if len(set(commits)) > 1 else [])]
+
+
+def _warning_notes(results: Sequence[Mapping]) -> list[Note]:
+    """Runs whose numbers are no result by their own record; the kind of warning, and which runs."""
+    found: dict[str, list[str]] = {}
+    for result in results:
+        for text in warnings_in(result):
+            found.setdefault(text.partition(":")[0], []).append(str(result["run_id"]))
+    shown = [(kind, list(dict.fromkeys(runs))) for kind, runs in found.items()]
+    return [
+        Note("warning", f"warning, {kind}: {', '.join(runs[:3])}{', ...' if len(runs) > 3 else ''} ({len(runs)} runs)")
+        for kind, runs in shown
+    ]
 
 
 def _default_notes(cells: Sequence["Wanted"], records: Records) -> list[Note]:

@@ -73,7 +73,11 @@ class Cell:
 
 @dataclass(frozen=True)
 class Note:
-    """A footnote. kind: variant | data | epochs | device | version | commit | defaults | seeds | unfinished | verdict | published | own."""
+    """A footnote.
+
+    kind: variant | data | epochs | device | machine | version | commit | warning | defaults | seeds | unfinished | verdict | published |
+    own.
+    """
 
     kind: str
     text: str

@@ -1,7 +1,8 @@
 """The plans of a table's cells, kept from one command to the next: to compose them takes Hydra and torch, to read them again neither.
 
 A file of the cache is a cell's: its plans by seed, and digests of what they were made from: the configs, every module of attnlab that was
-imported by then, the versions of the libraries whose signatures count. Where any of it has changed, the cell is composed anew.
+imported by then, the versions of the libraries whose signatures count. Where any of it has changed, or the file itself is not what was
+written (it holds its own digest), the cell is composed anew.
 """
 
 import functools
@@ -39,9 +40,12 @@ def plans_of(cells: Sequence[Sequence[str]], seeds: Sequence[int]) -> list[list[
 
 def _kept(cell: tuple[str, ...]) -> dict[int, Plan]:
     try:
-        kept = json.loads(table_cache.read(_path(cell)) or "{}")
-        if not kept or any(_now(name) != then for name, then in kept["made_from"].items()):
+        content = json.loads(table_cache.read(_path(cell)) or "{}")
+        kept = content.get("kept")
+        if not kept or content["digest"] != table_cache.digest(kept) or any(_now(name) != then for name, then in kept["made_from"].items()):
             return {}
+        if any(plan["full"]["allow_targets"] or not set(cell) <= set(plan["overrides"]) for plan in kept["plans"]):
+            return {}  # never kept so: a file that somebody else wrote permits nothing
         plans = [Plan(**plan | {"ignored": tuple(plan["ignored"]), "overrides": tuple(plan["overrides"])}) for plan in kept["plans"]]
         return {plan.full["seed"]: plan for plan in plans}
     except (ValueError, KeyError, TypeError, AttributeError):  # damaged
@@ -57,10 +61,9 @@ def _keep(cells: Mapping[tuple[str, ...], Mapping[int, Plan]]) -> None:
     made_from = {name: _now(name) for name in ("configs", "libraries", *(str(path.relative_to(PACKAGE)) for path in files))}
     for cell, plans in cells.items():
         kept = {"made_from": made_from, "plans": [asdict(plan) for plan in plans.values()]}
-        text = json.dumps(kept)
         watched = not any(map(ELSEWHERE.search, cell)) and not any(plan.allow for plan in plans.values())
-        if watched and json.loads(text) == _listed(kept):
-            table_cache.write(_path(cell), text.encode())
+        if watched and json.loads(json.dumps(kept)) == _listed(kept):
+            table_cache.write(_path(cell), json.dumps({"digest": table_cache.digest(kept), "kept": kept}).encode())
 
 
 def _path(cell: Sequence[str]) -> Path:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_type_hints
 
+from attnlab.config.overrides import FOREIGN, key_of, permits
 from attnlab.config.plan import Plan
 from attnlab.config.signatures import conforms, describe
 from attnlab.config.suggest import nearest
@@ -75,6 +76,10 @@ class Spec:
             chosen["rows"] = tuple(line for line in self.rows if line in chosen["rows"] or line.label in teachers)
         baseline = self.baseline if any(line.label == self.baseline for line in chosen["rows"]) else None
         return dataclasses.replace(self, **chosen, baseline=baseline)
+
+    def permitting(self, words: Sequence[str]) -> "Spec":
+        """The table with code or configs of somebody else (FOREIGN), as the command line permits them, before every cell."""
+        return dataclasses.replace(self, common=(*words, *self.common))
 
 
 TEACHER = "teacher=@"
@@ -152,8 +157,9 @@ def _spec(name: str, tree: Any) -> Spec:
         _conform(value, PUBLISHED, f"published.{row}.{column}", required=("value",))
         published[row, column] = Paper(**{**common, **value})
     about = ", ".join([*([f"arXiv {paper['arxiv']}"] if paper.get("arxiv") else []), *([paper["table"]] if "table" in paper else [])])
+    every = _overrides(tree.get("common", ()), "common")
     return Spec(
-        name, tree["title"], about, paper.get("runs", 1), Metric(**metric), margin, tuple(tree.get("common", ())), rows, columns, own,
+        name, tree["title"], about, paper.get("runs", 1), Metric(**metric), margin, every, rows, columns, own,
         seeds, baseline, published, tuple(tree.get("notes", ())),
     )  # fmt: skip
 
@@ -178,8 +184,11 @@ def _line(label: Any, value: Any, kind: str) -> Line:
 
 def _overrides(words: Sequence[str], where: str) -> tuple[str, ...]:
     for text in words:
-        if text.lstrip("+").partition("=")[0] in ("seed", "paths.outputs") or "=" not in text:
+        if key_of(text) == "seed" or key_of(text).startswith("paths") or "=" not in text:
             raise ConfigError(f"{where}: {text!r} is no override of a cell; seeds and outputs are the table's")
+        if permits(text):
+            remedy = f"add {text.lstrip('+')} to this command if you trust it" if key_of(text) in FOREIGN else "leave it out"
+            raise ConfigError(f"{where}: {text!r}: a table may not say whose code runs or where configs are; {remedy}")
     return tuple(words)
 
 

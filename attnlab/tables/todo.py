@@ -16,6 +16,7 @@ from attnlab.records.record import FINISHED, RUNNING
 from attnlab.tables.model import RunOfCell, Table
 from attnlab.tables.spec import Wanted
 from attnlab.tables.teachers import waves
+from attnlab.terminal import visible
 
 log = logging.getLogger("attnlab")
 
@@ -140,7 +141,7 @@ def plan_text(table: Table, jobs: Sequence[Todo], records: Records, *, outputs: 
         parts = [f"about {spell(known)} one after another"] if known else []
         parts += [f"{unknown} runs of unknown time"] if unknown else []
         lines.append("in all " + ", and ".join(parts))
-    return "\n".join(lines) + "\n"
+    return visible("\n".join(lines) + "\n")
 
 
 # ---- doing it ---------------------------------------------------------------------------------------------------------------------

@@ -16,4 +16,9 @@ class CheckpointWriter(TorchCheckpointIO):
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
         seal(checkpoint)
         with atomic_file(Path(path)) as file:
-            torch.save(checkpoint, file)
+            try:
+                torch.save(checkpoint, file)
+            except RuntimeError as error:  # of a disk that is full: torch reports its own count of bytes
+                if isinstance(error.__context__, OSError):
+                    raise error.__context__ from None
+                raise

@@ -266,10 +266,12 @@ class Learner(pl.LightningModule):
 
     # ---- checkpoints --------------------------------------------------------------------------------------------------------------
 
+    images: Mapping[str, str] = {}  # digests of the images that bear on training, by split, where there are any
     saved_states: Mapping[str, Any] | None = None  # of algorithm and callbacks, until `prepare` hands them out
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         own = {"training": self.training_address, "history": [dict(row) for row in self.history], "stopped": self.stopped}
+        own["images"] = dict(self.images)
         own["states"] = {name: part.state_dict() for name, part in self._stateful().items()}
         if self.scaler.is_enabled():
             own["scaler"] = self.scaler.state_dict()

@@ -10,7 +10,7 @@ import torch
 
 if TYPE_CHECKING:
     import pytorch_lightning as pl
-from attnlab.training.hardware import compile_lacks, computes_in_bf16, forced_precision, quiet
+from attnlab.training.hardware import compile_lacks, computes_in_bf16, describe_device, forced_precision, quiet
 
 log = logging.getLogger("attnlab")
 
@@ -85,6 +85,16 @@ class Settings:
             raise ValueError(f"trainer.compile={self.compile}: torch.compile {missing}; use compile=auto or off to train without")
         log.info("training without torch.compile, which %s", missing)
         return None
+
+    def describe(self) -> dict[str, str | int]:
+        """For the record: what of the machine numbers depend on and the configuration leaves open."""
+        precision = str(self.resolved_precision)
+        return {
+            "device": describe_device(self.device),
+            "device_kind": self.device.type,
+            "precision": precision,
+            "threads": torch.get_num_threads(),
+        }
 
     @property
     def world_size(self) -> int:

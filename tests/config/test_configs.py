@@ -9,7 +9,7 @@ import yaml
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from attnlab.config.compose import compose
-from attnlab.config.groups import GROUPS, LAYERS, having
+from attnlab.config.groups import GROUPS, LAYERS, RATES, having
 from attnlab.config.signatures import complete, parameters
 from attnlab.config.targets import ConfigError, config_dir, group_choices, locate
 
@@ -67,8 +67,11 @@ def overrides(case: str) -> list[str]:
 
 
 def test_every_folder_of_configs_is_a_group() -> None:
-    folders = {path.name for path in config_dir().iterdir() if path.is_dir()} - {"hydra", "table", *LAYERS}
+    folders = {path.name for path in config_dir().iterdir() if path.is_dir()} - {"hydra", "table", RATES, *LAYERS}
     assert folders == set(GROUPS)
+    for pair in group_choices(RATES):
+        model, _, optimizer = pair.rpartition("_")
+        assert model in group_choices("model") and optimizer in group_choices("optimizer")
 
 
 class Reads(TorchDispatchMode):

@@ -16,7 +16,7 @@ from attnlab.evaluate import evaluate, plan_of
 from attnlab.evaluation.ensemble import Ensemble, Renormalised
 from attnlab.network import Output
 from attnlab.records.record import Record
-from tests.conftest import POINTS, TINY
+from tests.conftest import POINTS, TINY, write_result
 
 ONE = [*TINY, "trainer.max_epochs=1", "trainer.precision=32"]
 
@@ -225,7 +225,7 @@ def test_heads_of_an_experiment_give_way(made, tmp_path: Path) -> None:
     folder.mkdir()
     for heads in (["msp"], ["lens_depth", "msp"]):
         words = ["experiment=lens_depth/cifar10", "data=digits", "data.ood=[photos]", "ood.knn.k=7"]
-        (folder / "result.json").write_text(json.dumps({**result, "overrides": words, "config": compose(words).full}))
+        write_result(folder / "result.json", {**result, "overrides": words, "config": compose(words).full})
         plan, _ = plan_of(folder, [f"ood=[{','.join(heads)}]", "ood.msp.temperature=2"])
         assert list(plan.full["ood"]) == heads and plan.full["ood"]["msp"]["temperature"] == 2
         assert plan.overrides[0] == words[0] and plan.overrides[-1] == "ood.msp.temperature=2"

@@ -14,7 +14,7 @@ from attnlab.pipeline.factory import make_data, make_learner, make_settings
 from attnlab.pipeline.teacher import make_teacher
 from attnlab.pipeline.train import train
 from attnlab.training.epoch import Batch
-from tests.conftest import TINY
+from tests.conftest import TINY, write_result
 from tests.training.test_resume import equal, live, plain
 
 QUICK = ["logger=none", "data.limit=48", "data.batch_size=16", "trainer.max_epochs=1", "trainer.accelerator=cpu", "ood=none"]
@@ -151,7 +151,7 @@ def changed(edit: Callable[[dict], None]) -> Callable[[Path], None]:
     def apply(folder: Path) -> None:
         result = json.loads((folder / "result.json").read_text())
         edit(result)
-        (folder / "result.json").write_text(json.dumps(result))
+        write_result(folder / "result.json", result)
 
     return apply
 

@@ -189,9 +189,9 @@ def test_vim_dimension():
     assert [heads.ViM.rule(width) for width in (24, 512, 640, 1500, 2048)] == [12, 256, 512, 512, 1000]
     head = heads.ViM()
     head.fit(TRAIN)
-    assert head.detector.d == 12
+    assert head.outside_DR.shape[1] == 12
     head.fit(bank_of(1, dim=30))  # a second fit is not held to the first one's width
-    assert head.detector.d == 15
+    assert head.outside_DR.shape[1] == 15
     for bad in (D, D + 1):
         with pytest.raises(ValueError, match=rf"must be in \[1, 23\] for 24 features, got {bad}"):
             heads.ViM(principal_dim=bad).fit(TRAIN)

@@ -14,6 +14,7 @@ from attnlab.tables.model import Metric
 from attnlab.tables.views import wandb as wandb_review
 from attnlab.tables.views.wandb import components, group, identity, log_table, slug
 from tests import ROOT
+from tests.conftest import write_result
 from tests.loggers.test_loggers import no_account  # noqa: F401  fixture: no credentials, no way out
 from tests.loggers.wandb_file import OfflineFile
 from tests.tables.test_html import outputs, table  # noqa: F401  fixtures
@@ -51,7 +52,7 @@ def enrich(table, outputs):  # noqa: F811
     for path in outputs.glob("runs/*/result.json"):
         result = json.loads(path.read_text())
         result["config"] |= {"attention": {"rect": {}}, "regularizer": {"cutout": {}}, "loss": {"_target_": "a.b.LargeMargin"}}
-        path.write_text(json.dumps(result))
+        write_result(path, result)
 
 
 def test_offline_files_hold_the_table(table, outputs):  # noqa: F811

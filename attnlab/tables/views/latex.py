@@ -1,5 +1,6 @@
 """A table as LaTeX with booktabs: ours, the published value and the difference beside each other."""
 
+import re
 from collections.abc import Sequence
 
 from attnlab.tables.model import Cell, Table
@@ -12,11 +13,13 @@ ESCAPES = {
     "≠": r"$\neq$", "°": r"$^\circ$", "·": r"$\cdot$", "→": r"$\rightarrow$", "×": r"$\times$", "≤": r"$\leq$", "≥": r"$\geq$", "\n": " ",
     "[": "{[}", "]": "{]}", "*": "{*}", "–": "--", "—": "---", "α": r"$\alpha$", "λ": r"$\lambda$", "σ": r"$\sigma$", "’": "'",
 }  # fmt: skip
+CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]+")  # ends a line, and with it a comment
 LATEX_SIGNS = {"holds": "=", "differs": r"\neq", "too few seeds": "?", "other data": r"\circ"}
 
 
 def latex(text: str) -> str:
     """Text that LaTeX prints as it is; a character that it does not know in its default encoding becomes a question mark."""
+    text = CONTROL.sub(" ", text)
     return "".join(ESCAPES.get(letter, letter if letter.isascii() or letter in "äöüÄÖÜßéèêàáâçñóíúøåØÅ" else "?") for letter in text)
 
 
@@ -46,8 +49,7 @@ def to_latex(table: Table) -> str:
     ]
     lines = [
         r"% needs \usepackage{booktabs} and \usepackage[T1]{fontenc}",
-        "% " + table.command.replace("\n", " "),
-        *("% " + note.text.replace("\n", " ") for note in table.notes),
+        *(f"% {CONTROL.sub(' ', text)}" for text in (table.command, *(note.text for note in table.notes))),
         r"\begin{table}",
         r"\centering",
         rf"\caption{{{' '.join(part for part in text if part)}}}",

@@ -1,5 +1,6 @@
 """A table as text for a terminal, Markdown and CSV (full precision). LaTeX: latex.py; HTML: html/."""
 
+import contextlib
 import csv
 import io
 import re
@@ -7,6 +8,7 @@ import textwrap
 from collections import Counter
 
 from attnlab.tables.model import STATUSES, Cell, Paper, RunOfCell, Table
+from attnlab.terminal import visible
 
 SIGNS = {"holds": "=", "differs": "≠", "too few seeds": "?", "other data": "°", "not published": "", "missing": ""}
 COLOURS = {"holds": "green", "differs": "red", "too few seeds": "yellow", "other data": "cyan"}
@@ -102,9 +104,9 @@ def to_text(table: Table, *, width: int = 80, color: bool = False) -> str:
     from rich.text import Text
 
     console = Console(file=io.StringIO(), width=width, force_terminal=color, no_color=not color, color_system="standard" if color else None)
-    console.print(Text(heading(table), style="bold"))
+    console.print(Text(visible(heading(table)), style="bold"))
     if table.variant:
-        console.print(Text(f"variant: {table.variant}", style="cyan"))
+        console.print(Text(visible(f"variant: {table.variant}"), style="cyan"))
     label = min(max((len(word) for row in table.rows for word in (row, "(baseline)")), default=0), max(12, width // 4))
     room = width - label - 4
     beside = max(1, min(room // (NARROWEST + 2), len(table.columns)))
@@ -115,9 +117,9 @@ def to_text(table: Table, *, width: int = 80, color: bool = False) -> str:
         grid = Grid(box=SIMPLE_HEAD, pad_edge=False, show_lines=False)
         grid.add_column("", width=label, overflow="fold")
         for column in columns:
-            grid.add_column(Text(column), width=wide, overflow="fold")
+            grid.add_column(Text(visible(column)), width=wide, overflow="fold")
         for row in table.rows:
-            name = Text(row, style="bold")
+            name = Text(visible(row), style="bold")
             if row == table.baseline:
                 name.append("\n(baseline)", style="dim")
             grid.add_row(
@@ -128,9 +130,11 @@ def to_text(table: Table, *, width: int = 80, color: bool = False) -> str:
         console.print(grid)
     console.print(Text(better(table), style="dim"))
     for note in table.notes:
-        console.print(Text("\n".join(textwrap.wrap(note.text, width, subsequent_indent="  ", break_on_hyphens=False)), style="dim"))
+        console.print(
+            Text("\n".join(textwrap.wrap(visible(note.text), width, subsequent_indent="  ", break_on_hyphens=False)), style="dim")
+        )
     for line in failures(table):
-        console.print(Text(line, style="red"), soft_wrap=True)
+        console.print(Text(visible(line), style="red"), soft_wrap=True)
     return "\n".join(line.rstrip() for line in console.file.getvalue().splitlines()) + "\n"
 
 
@@ -139,6 +143,7 @@ def _styled(cell: Cell, table: Table, text: type, wide: int) -> object:
     styles = {"value": "bold", "interval": "dim", "state": "yellow", "paper": "", "verdict": COLOURS.get(cell.verdict, ""), "paired": ""}
     shown = text()
     for index, (line, kind) in enumerate(lines_of(cell, table)):
+        line = visible(line)
         if kind == "state":  # broken after a comma and nowhere else
             held = line.replace(" ", HOLD).replace(f",{HOLD}", ", ")
             line = "\n".join(textwrap.wrap(held, wide)).replace(HOLD, " ")
@@ -160,21 +165,23 @@ def to_markdown(table: Table) -> str:
         )
     head = f"### {_md(heading(table))}\n\n"
     if table.variant:
-        head += f"Variant: `{table.variant}`\n\n"
+        head += f"Variant: `{visible(table.variant)}`\n\n"
     body = "\n".join(f"| {' | '.join(cells)} |" for cells in rows)
-    notes = [better(table), *(note.text for note in table.notes), *failures(table), f"`{table.command}`"]
+    notes = [better(table), *(note.text for note in table.notes), *failures(table), f"`{visible(table.command)}`"]
     return head + body + "\n\n" + "\n".join(f"- {note if note.startswith('`') else _md(note)}" for note in notes) + "\n"
 
 
 def _md(text: str) -> str:
-    return re.sub(r"([\\|*_<>`\[\]])", r"\\\1", text)
+    return re.sub(r"([\\|*_<>`\[\]])", r"\\\1", visible(text).replace("\n", " "))
 
 
 # ---- CSV ----------------------------------------------------------------------------------------------------------------------------
 
 
 def to_csv(table: Table) -> str:
-    """One row a cell, full precision. `values` and `runs` are `seed:value` and `seed:run_id:status`, separated by blanks."""
+    """One row a cell, full precision; text that a spreadsheet would compute has a ' before it.
+
+    `values` and `runs` are `seed:value` and `seed:run_id:status`, separated by blanks."""
     names = [
         "table", "variant", "row", "column", "metric", "n", "mean", "sd", "low", "high", "paper", "paper_sd", "paper_mark", "paper_source",
         "difference", "verdict", "baseline", "paired_n", "paired_difference", "paired_low", "paired_high", "paired_p", "values", "runs",
@@ -190,8 +197,19 @@ def to_csv(table: Table) -> str:
             beside = [paired.n, paired.difference, *(paired.interval or (None, None)), paired.p] if paired else [None] * 5
             values = " ".join(f"{run.seed}:{run.value!r}" for run in cell.runs if run.value is not None)
             runs = " ".join(f"{run.seed}:{run.run_id}:{run.status}" for run in cell.runs)
-            writer.writerow([
+            writer.writerow(map(_csv, [
                 table.name, table.variant, row, column, table.metric.label, cell.n, cell.mean, cell.sd, *(cell.interval or (None, None)),
                 *published, cell.difference, cell.verdict, table.baseline, *beside, values, runs,
-            ])  # fmt: skip
+            ]))  # fmt: skip
     return buffer.getvalue()
+
+
+def _csv(value: object) -> object:
+    """A cell that a spreadsheet shows and does not compute: `=`, `+`, `-` and `@` begin a formula there, unless it is a number."""
+    if not isinstance(value, str):
+        return value
+    with contextlib.suppress(ValueError):
+        float(value)
+        return value
+    text = visible(value)
+    return f"'{text}" if text.lstrip().startswith(("=", "+", "-", "@")) else text

@@ -7,8 +7,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from attnlab.config.suggest import nearest
-from attnlab.explainers.feature_maps import map_places, maps_and_gradients
 from attnlab.explainers.attribution import rows_a_pass
+from attnlab.explainers.feature_maps import map_places, maps_and_gradients
 from attnlab.explainers.hirescam import hires_cam
 from attnlab.placement.places import matches
 

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from attnlab.evaluation.attribution_scores import scores
 from attnlab.explainers.attribution import logits_of, rows_a_pass, undisturbed
 
 
@@ -141,19 +142,15 @@ def aupc(
     fills = ((fills_BRFCkk.to(x_BCHW) - shift) / scale).expand(num, *fills_BRFCkk.shape[1:])
     span, batch = torch.arange(kernel, device=x_BCHW.device), torch.arange(num, device=x_BCHW.device)
 
-    def scores(rows: Tensor, target: Tensor) -> Tensor:
-        parts = zip(rows.split(size := rows_a_pass(rows)), target.split(size))
-        return torch.cat([logits_of(network, part).gather(1, chosen[:, None])[:, 0] for part, chosen in parts])
-
     image_BCHW = x_BCHW.clone()
-    with torch.no_grad(), undisturbed(network, x_BCHW.device.type):
-        curve = [scores(image_BCHW, target_B)]
+    with torch.no_grad():
+        curve = [scores(network, image_BCHW, target_B)]
         for region, corner_B2 in enumerate(corners_RB2):
             rows_Bk, columns_Bk = corner_B2[:, :1] + span, corner_B2[:, 1:] + span
             at = (batch[:, None, None], slice(None), slice(None), rows_Bk[:, :, None], columns_Bk[:, None, :])
             filled_BFCHW = image_BCHW[:, None].repeat(1, fills.shape[2], 1, 1, 1)
             filled_BFCHW[at] = fills[:, region].permute(0, 3, 4, 1, 2)
-            score_BF = scores(filled_BFCHW.flatten(0, 1), target_B.repeat_interleave(fills.shape[2])).view(num, -1)
+            score_BF = scores(network, filled_BFCHW.flatten(0, 1), target_B.repeat_interleave(fills.shape[2])).view(num, -1)
             kept_B = (score_BF - score_BF.quantile(0.5, dim=1, keepdim=True)).abs().argmin(1)
             image_BCHW = filled_BFCHW[batch, kept_B]
             curve.append(score_BF.mean(1))
@@ -185,8 +182,8 @@ def autvc(map_B1HW: Tensor, *, downscale: float = 1.5, smallest: int = 30) -> Te
     At every level of a Gaussian pyramid of the signed map (each side divided by `downscale`, sigma = downscale / 3), down to sides of
     `smallest` pixels, |map| from its minimum to its 99th percentile is brought to [0, 1] and its total variation a pixel is taken,
     (sum |dx| + sum |dy|) / (H W); these are integrated over the levels (Simpson, dx = 1). Images of different sizes have different
-    numbers of levels and do not compare. A map that is smooth and wrong scores well; a constant one scores 0. With an even number of levels SciPy
-    before 1.11 gave slightly other numbers.
+    numbers of levels and do not compare. A map that is smooth and wrong scores well; a constant one scores 0. With an even number of
+    levels SciPy before 1.11 gave slightly other numbers.
 
     Raises ValueError: downscale <= 1; a map with less than two levels.
     """

@@ -18,7 +18,7 @@ from attnlab.explainers.attribution import logits_of, rows_a_pass, undisturbed
 def completeness_gap(
     network: nn.Module, x_BCHW: Tensor, attribution_BCHW: Tensor, target_B: Tensor, *, baseline: Tensor | float = 0.0
 ) -> Tensor:
-    """| sum attribution - (y_c(x) - y_c(x')) | >= 0, lower is better; y_c the logit of the class, x' the baseline, 0 the data's mean colour.
+    """| sum attribution - (y_c(x) - y_c(x')) | >= 0, lower is better; y_c the logit of the class, x' the baseline (0: the mean colour).
 
     For methods that claim completeness (integrated gradients), where it is the error of the integral; for others it is a number to report.
     """
@@ -29,8 +29,8 @@ def completeness_gap(
 def class_sensitivity(maps_KBCHW: Tensor) -> Tensor:
     """Mean cosine between the maps of all pairs of different classes, in [-1, 1]; near 1: the map hardly depends on the class explained.
 
-    maps_KBCHW: attributions or maps of at least two classes, the first axis. Low says that maps differ, not that they are right. A map of zeros
-    has cosine 0 with any.
+    maps_KBCHW: attributions or maps of at least two classes, the first axis. Low says that maps differ, not that they are right. A map of
+    zeros has cosine 0 with any.
     """
     if len(maps_KBCHW) < 2:
         raise ValueError(f"class sensitivity compares the maps of at least two classes, got {len(maps_KBCHW)}")
@@ -44,8 +44,8 @@ def infidelity(
 ) -> Tensor:
     """mean_r ( I_r . a - (y_c(x) - y_c(x - I_r)) )^2 >= 0 (Yeh et al., 1901.09392); lower is better.
 
-    I_r are the perturbations noise_RBCHW, in units of the normalised image. normalise: a is first multiplied by the factor that is best for each
-    image, sum_r (I_r . a) d_r / sum_r (I_r . a)^2, so that methods on other scales compare. Small perturbations favour the gradient.
+    I_r are the perturbations noise_RBCHW, in units of the normalised image. normalise: a is first multiplied by each image's best factor,
+    sum_r (I_r . a) d_r / sum_r (I_r . a)^2, so that methods on other scales compare. Small perturbations favour the gradient.
     """
     predicted_RB = (noise_RBCHW * attribution_BCHW).flatten(2).sum(2)
     rows = (x_BCHW - noise_RBCHW).flatten(0, 1)
@@ -73,9 +73,9 @@ def max_sensitivity(
 
 
 def sparseness(map_B1HW: Tensor) -> Tensor:
-    """Gini index of |map| in [0, 1) (Chalasani et al., 1810.06583): 0 for a uniform map, near 1 where few pixels hold all; no better or worse.
+    """Gini index of |map| in [0, 1) (Chalasani et al., 1810.06583): 0 for a uniform map, near 1 where few pixels hold all.
 
-    sum_i (2 i - n - 1) v_i / (n sum_i v_i),  v_1 <= ... <= v_n. A map of zeros has 0. (Quantus adds 1e-7 to every pixel.)
+    sum_i (2 i - n - 1) v_i / (n sum_i v_i),  v_1 <= ... <= v_n. Neither end is better. A map of zeros has 0. (Quantus adds 1e-7 to every pixel.)
     """
     v_BN = map_B1HW.flatten(1).abs().sort(1).values
     n = v_BN.shape[1]

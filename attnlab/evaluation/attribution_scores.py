@@ -75,7 +75,8 @@ def max_sensitivity(
 def sparseness(map_B1HW: Tensor) -> Tensor:
     """Gini index of |map| in [0, 1) (Chalasani et al., 1810.06583): 0 for a uniform map, near 1 where few pixels hold all.
 
-    sum_i (2 i - n - 1) v_i / (n sum_i v_i),  v_1 <= ... <= v_n. Neither end is better. A map of zeros has 0. (Quantus adds 1e-7 to every pixel.)
+    sum_i (2 i - n - 1) v_i / (n sum_i v_i),  v_1 <= ... <= v_n. Neither end is better. A map of zeros has 0.
+    (Quantus adds 1e-7 to every pixel.)
     """
     v_BN = map_B1HW.flatten(1).abs().sort(1).values
     n = v_BN.shape[1]

@@ -97,7 +97,8 @@ def blurred(x_BCHW: Tensor, *, size: int = 11, sigma: float = 5.0) -> Tensor:
     impulse[size // 2] = 1
     side = torch.from_numpy(gaussian_filter1d(impulse.numpy(), sigma))
     weight = (side[:, None] * side).float().to(x_BCHW).expand(x_BCHW.shape[1], 1, -1, -1)
-    return F.conv2d(x_BCHW, weight, padding=size // 2, groups=x_BCHW.shape[1])
+    with torch.autocast(x_BCHW.device.type, enabled=False):
+        return F.conv2d(x_BCHW, weight, padding=size // 2, groups=x_BCHW.shape[1])
 
 
 def aupc(
@@ -222,7 +223,8 @@ def pyramid(map_BHW: Tensor, *, downscale: float, smallest: int) -> list[Tensor]
         for axis, kernel in ((2, weight[:, None]), (3, weight[None])):
             side = level.shape[axis]
             at = torch.arange(-radius, side + radius, device=level.device) % (2 * side)
-            level = F.conv2d(level.index_select(axis, torch.minimum(at, 2 * side - 1 - at)), kernel[None, None])
+            with torch.autocast(level.device.type, enabled=False):
+                level = F.conv2d(level.index_select(axis, torch.minimum(at, 2 * side - 1 - at)), kernel[None, None])
         levels.append(F.interpolate(level, size=size, mode="bilinear", align_corners=False)[:, 0])
     return levels
 

@@ -102,7 +102,7 @@ def iou(boxes_B4: Tensor, other_B4: Tensor) -> Tensor:
 
 
 def pointing_game(map_B1HW: Tensor, boxes_B4: Tensor) -> Tensor:
-    """1 where the map's maximum is a pixel whose centre is in the box, else 0 (1608.00507, without its 15 pixels of tolerance: `pointing_hit`).
+    """1 where the map's maximum has its centre in the box, else 0 (1608.00507, without its 15 pixels of tolerance: `pointing_hit`).
 
     Several pixels may share the maximum (a saturated map): the value is the share of them in the box, what a random choice would score.
     """
@@ -115,9 +115,9 @@ def pointing_game(map_B1HW: Tensor, boxes_B4: Tensor) -> Tensor:
 def pointing_hit(map_B1HW: Tensor, mask_BHW: Tensor, *, tolerance: float = 15.0) -> Tensor:
     """1 where the map's maximum, the first in reading order, is less than `tolerance` pixels from a pixel of the object, else 0.
 
-    The pointing game with its tolerance (1608.00507), as TorchRay counts it: the distance is strictly less, so 1 asks for a pixel of the
-    object itself and 0 never hits. 15 pixels are meant for photographs of 224 and more; on 32 x 32 they hit nearly always. An image without a
-    pixel of the object is a miss.
+    The pointing game with its tolerance (1608.00507), as TorchRay counts it: strictly less, so 1 asks for a pixel of the
+    object itself and 0 never hits. 15 pixels are meant for photographs of 224 and more; on 32 x 32 they hit nearly always. An image
+    without a pixel of the object is a miss.
     """
     height, width = mask_BHW.shape[1:]
     top_B = map_B1HW.flatten(1).argmax(1)

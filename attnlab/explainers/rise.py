@@ -55,7 +55,8 @@ def grid_masks(grid_Nss: Tensor, shift_N2: Tensor, height: int, width: int) -> T
         _bilinear(s, (s + 1) * math.ceil(size / s))[shift_N[:, None] + torch.arange(size)].float()
         for size, shift_N in ((height, shift_N2[:, 0].cpu()), (width, shift_N2[:, 1].cpu()))
     )
-    return down_NHs @ grid_Nss.cpu().float() @ across_NWs.mT
+    with torch.autocast("cpu", enabled=False):  # masks are exact, whatever the network runs in
+        return down_NHs @ grid_Nss.cpu().float() @ across_NWs.mT
 
 
 def _bilinear(cells: int, size: int) -> Tensor:

@@ -4,8 +4,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from attnlab.evaluation.faithfulness import autvc
 from attnlab.explainers.smooth_grad import SmoothGrad
-from attnlab.explainers.smooth_taylor import SmoothTaylor
+from attnlab.explainers.smooth_taylor import SmoothTaylor, adaptive_sigma
 from tests.golden_numbers import golden
 from tests.reference.explained import small
 
@@ -61,6 +62,41 @@ def test_the_seed_decides_and_a_map_does_not_depend_on_its_batch(stored: dict[st
         whole = make(0).explain(small(), x, target)
         torch.testing.assert_close(make(0).explain(small(), x[2:3], target[2:3]), whole[2:3], rtol=1e-10, atol=1e-13)
         assert not torch.allclose(make(1).explain(small(), x, target), whole)
+
+
+def test_adaptive_noising_is_the_authors(stored: dict[str, Tensor]) -> None:
+    """Alone, every evaluation is theirs in order; together, images come to the same."""
+    network, ends = small(), []
+    for images in (slice(0, 1), slice(1, 2), slice(0, 2)):
+        x, target, noise = stored["x"][images], stored["target"][images], stored["noise"][:, images]
+        trace: list[tuple[float, float]] = []
+
+        def objective(sigma_B: Tensor, x=x, target=target, noise=noise, trace=trace) -> Tensor:
+            value_B = autvc(SmoothTaylor().explain(network, x, target, noise_RBCHW=noise, sigma_B=sigma_B), smallest=5)
+            trace.append((float(sigma_B[0]), float(value_B[0])))
+            return value_B
+
+        ends.append(adaptive_sigma(objective, x.abs().mean((1, 2, 3)), max_iterations=12))
+        if len(x) == 1:
+            b = images.start
+            torch.testing.assert_close(torch.tensor(trace, dtype=torch.float64), stored[f"adapt{b}_trace"], rtol=1e-9, atol=1e-10)
+            torch.testing.assert_close(torch.cat(ends[-1]), stored[f"adapt{b}_best"], rtol=1e-9, atol=1e-10)
+            heat = SmoothTaylor().explain(network, x, target, noise_RBCHW=noise, sigma_B=ends[-1][0])
+            torch.testing.assert_close(heat[0, 0], stored[f"adapt{b}_heat"], rtol=1e-8, atol=1e-12)
+    for alone_0, alone_1, together in zip(*ends):
+        torch.testing.assert_close(together, torch.cat([alone_0, alone_1]), rtol=1e-9, atol=1e-10)
+
+
+def test_adaptive_noising_ends_after_its_stops() -> None:
+    """An objective that only gets worse: four moves to something worse, and the start is the best."""
+    calls: list[Tensor] = []
+
+    def objective(sigma_B: Tensor) -> Tensor:
+        calls.append(sigma_B)
+        return torch.full_like(sigma_B, float(len(calls)))
+
+    best, least = adaptive_sigma(objective, torch.tensor([0.5, 1.0]))
+    assert best.tolist() == [0.5, 1.0] and least.tolist() == [1, 1] and len(calls) == 1 + 2 * 4
 
 
 def test_what_is_refused() -> None:

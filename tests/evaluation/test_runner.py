@@ -261,7 +261,7 @@ def test_an_explainer_brings_its_evaluator(made: Path) -> None:
     result = json.loads(path.read_text())
     assert list(result["stage_seconds"]) == ["test", "explanations"] and result["pictures"] == {"figures/explanations.png": "explanation"}
     assert {key for key in result["metrics"] if key.startswith("explain/")} == {
-        f"explain/gradcam/{name}" for name in ("pointing", "energy", "iou", "seconds")
+        f"explain/gradcam/{name}" for name in ("pointing", "energy", "iou", "rank_accuracy", "deletion", "insertion", "seconds")
     }
     assert (path.parent / "figures" / "explanations.png").stat().st_size > 10_000
     other = metrics_of(evaluate([made], ["evaluator=explanations", "evaluator.explanations.target=label", "explainer=gradcam"]))
@@ -290,14 +290,17 @@ def test_maps_that_are_none(trained: Trained, writer: ResultWriter) -> None:
         "list": Explainer(lambda x: [1]),
     }
     with pytest.raises(Incomplete) as caught:
-        run_evaluators(trained, {"explanations": Explanations(num_images=4)}, writer)
+        run_evaluators(trained, {"explanations": Explanations(num_images=4, scores=["sparseness"], num_perturbed=3)}, writer)
     for text in (
         r"flat: ValueError: explain must return maps \(4, 1, H, W\), got \(\)",
         "nan: ValueError: 4 of 4 maps hold NaN",
         "got list",
     ):
         assert re.search(text, str(caught.value)), caught.value
-    assert [key for key in writer.result["metrics"] if key.startswith("explain/")] == ["explain/good/seconds"]
+    assert [key for key in writer.result["metrics"] if key.startswith("explain/")] == [
+        "explain/good/seconds",
+        "explain/good/sparseness",
+    ]
     assert writer.result["pictures"] == {"figures/explanations.png": "explanation"}
 
 

@@ -14,22 +14,7 @@ from attnlab.explainers.gradcam import GradCAM, grad_cam
 from attnlab.network import Network
 from tests.backbones.test_backbones import CASES
 from tests.golden_numbers import golden
-
-
-class Small(nn.Module):
-    """The network of the stored maps (relu2 = features.4, relu3 = features.7)."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.features = nn.Sequential(
-            nn.Conv2d(3, 8, 3, padding=1), nn.ReLU(inplace=True), nn.MaxPool2d(2),
-            nn.Conv2d(8, 16, 3, padding=1), nn.ReLU(inplace=True), nn.MaxPool2d(3, 2, 1),
-            nn.Conv2d(16, 16, 3, padding=1), nn.ReLU(inplace=True), nn.AdaptiveAvgPool2d(1),
-        )  # fmt: skip
-        self.classifier = nn.Linear(16, 5)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.classifier(self.features(x).flatten(1))
+from tests.reference.explained import hooks, small
 
 
 @pytest.fixture(scope="module")
@@ -39,9 +24,7 @@ def stored() -> dict[str, Tensor]:
 
 @pytest.fixture
 def network(stored) -> Network:
-    backbone = Small().double()
-    backbone.load_state_dict({key.removeprefix("sd_"): value for key, value in stored.items() if key.startswith("sd_")})
-    return Network(backbone, shape=(3, 32, 32), num_classes=5)
+    return small()
 
 
 def test_the_default_place_is_the_last_with_maps(network: Network) -> None:
@@ -94,10 +77,6 @@ def test_a_batch_is_its_images_one_by_one(network: Network, stored: dict[str, Te
     whole = GradCAM().explain(network, x, target)
     single = torch.cat([GradCAM().explain(network, x[i : i + 1], target[i : i + 1]) for i in range(len(x))])
     torch.testing.assert_close(whole, single, rtol=1e-9, atol=1e-12)
-
-
-def hooks(network: nn.Module) -> list[int]:
-    return [len(module._forward_hooks) + len(module._forward_pre_hooks) for module in network.modules()]
 
 
 @pytest.mark.parametrize("frozen", [False, True])

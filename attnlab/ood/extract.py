@@ -56,7 +56,7 @@ def extract_views(
                     rows[None].append(_row(out))
                 for view in [view for view in perturbs if view not in errors]:
                     try:
-                        with _for_gradients(x_BCHW):
+                        with for_gradients(x_BCHW):
                             moved_BCHW = perturbs[view](network, x_BCHW).detach()
                         out = network(moved_BCHW)
                         fc = out.fc
@@ -78,7 +78,8 @@ def extract_views(
 
 
 @contextmanager
-def _for_gradients(x: Tensor) -> Iterator[None]:
+def for_gradients(x: Tensor) -> Iterator[None]:
+    """Inside, gradients by the images x may be taken of a network in eval mode: fp32, eager."""
     # uncompiled: the gradient by the images in eval mode is a graph of its own, and compiling it costs more than it saves
     with torch.enable_grad(), torch.autocast(x.device.type, enabled=False), torch.compiler.set_stance("force_eager"):
         yield

@@ -154,9 +154,11 @@ def _check_unlabelled(full: Mapping[str, Any], loss: Any) -> None:
         raise ConfigError(f"{found}, which algorithm {algorithm.__name__} cannot use; {advice}")
     if not getattr(loss, "takes_unlabelled", False):
         raise ConfigError(f"{found}, which loss {loss.__name__} cannot take; use loss=ce")
-    for group in having(placed=True):
+    for group in (*having(placed=True), "distillation"):
         for key, entry in full[group].items():
-            if "target" in entry.get("reads", []):
+            part = locate(entry.get("module", entry.get("penalty", entry))["_target_"], allow=full["allow_targets"])
+            asked = inspect.signature(getattr(part, "forward", part)).parameters
+            if "target" in (*entry.get("reads", []), *asked):
                 raise ConfigError(f"{found}, and {group}={key} reads every image's label; drop one of them")
 
 

@@ -134,5 +134,7 @@ def test_who_cannot_use_them_says_so() -> None:
         compose([*few, "algorithm=mean_teacher", "loss=large_margin"])
     with pytest.raises(ConfigError, match="regularizer=mixup reads every image's label"):
         compose([*few, "algorithm=mean_teacher", "regularizer=mixup"])
+    with pytest.raises(ConfigError, match="distillation=dkd reads every image's label"):
+        compose([*few, "algorithm=mean_teacher", "distillation=dkd", "teacher=training:3fa9c1d2"])
     with pytest.raises(ValueError, match="decay must be in"):
         MeanTeacher(decay=1.0)

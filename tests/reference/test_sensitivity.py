@@ -31,7 +31,7 @@ def test_the_noise_is_of_pixels(tmp_path) -> None:
     network = Network(nn.Sequential(nn.Flatten(), nn.Linear(2 * 4, 3)), shape=(2, 2, 2)).eval()
     std, weight = (0.2, 0.4), network.backbone[1].weight.detach().double()
     batches = [(torch.randn(500, 2, 2, 2), torch.zeros(500, dtype=torch.long)) for _ in range(20)]
-    data = SimpleNamespace(moments=lambda: ((0.5, 0.5), std), eval_loader=lambda split, device: batches)
+    data = SimpleNamespace(ood=(), moments=lambda: ((0.5, 0.5), std), eval_loader=lambda split, device: batches)
     trained = Trained(network=network, data=data, settings=Settings(accelerator="cpu", precision=32), folder=tmp_path)
     found = Sensitivity(sigma=0.1).run(trained)["sensitivity/output"]
     expected = 0.01 * (weight.mean(0).view(2, 4) / torch.tensor(std, dtype=torch.float64)[:, None]).square().sum()

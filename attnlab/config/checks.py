@@ -134,6 +134,8 @@ def _check_demands(full: Mapping[str, Any]) -> None:
     """What one group asks of another, as far as it can be seen before anything is built."""
     loss = locate(full["loss"]["_target_"], allow=full["allow_targets"])
     name = full["loss"]["_target_"].rpartition(".")[2]
+    if full["data"].get("labels") is not None:
+        _check_unlabelled(full, loss)
     for group in having(placed=True):
         for key, entry in full[group].items():
             if entry.get("writes") and not getattr(loss, "soft_targets", False):
@@ -141,6 +143,23 @@ def _check_demands(full: Mapping[str, Any]) -> None:
             at = entry.get("at", [])
             if entry.get("how") == "replace" and "fc" in (at if isinstance(at, list) else [at]) and getattr(loss, "needs_fc", False):
                 raise ConfigError(f"loss {name} needs the Linear at fc, which {group}={key} replaces; use loss=ce or another {group}")
+
+
+def _check_unlabelled(full: Mapping[str, Any], loss: Any) -> None:
+    """data.labels: whoever meets images without a label must know what to do with them."""
+    algorithm = locate(full["algorithm"]["_target_"], allow=full["allow_targets"])
+    number, found = full["data"]["labels"], "data.labels leaves images unlabelled"
+    if not getattr(algorithm, "takes_unlabelled", False):
+        advice = f"use algorithm=mean_teacher, or data.limit={number} to train on the labelled ones alone"
+        raise ConfigError(f"{found}, which algorithm {algorithm.__name__} cannot use; {advice}")
+    if not getattr(loss, "takes_unlabelled", False):
+        raise ConfigError(f"{found}, which loss {loss.__name__} cannot take; use loss=ce")
+    for group in (*having(placed=True), "distillation"):
+        for key, entry in full[group].items():
+            part = locate(entry.get("module", entry.get("penalty", entry))["_target_"], allow=full["allow_targets"])
+            asked = inspect.signature(getattr(part, "forward", part)).parameters
+            if "target" in (*entry.get("reads", []), *asked):
+                raise ConfigError(f"{found}, and {group}={key} reads every image's label; drop one of them")
 
 
 def _check_distillation(full: Mapping[str, Any]) -> None:

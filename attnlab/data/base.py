@@ -48,6 +48,8 @@ class ImageData:
     ood: names of out-of-distribution sets, see `attnlab.data.ood`. ood_root: folder with one folder of parquet files per name;
     by default the folder that holds `path`, where the set has a path.
     limit: train on the first `limit` images of a stratified shuffle, for quick trials.
+    labels: of how many training images, a stratified choice by split_seed, training knows the labels; the others have y = -1 in its
+    batches (`split("train")` has all labels). null: of all.
     mean, std: per channel, in units of the full range [0, 1]; computed from the training images when not given.
     seed: order and augmentation. split_seed: who is in which split; not the run's seed, so that all runs see the same test images.
     resident: whole set as uint8 on the device (true), streamed through worker processes (false), or by size (null): resident if a split
@@ -70,6 +72,7 @@ class ImageData:
     ood: tuple[str, ...] = ()
     ood_root: str | None = None
     limit: int | None = None
+    labels: int | None = None
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
     seed: int = 0
@@ -89,6 +92,8 @@ class ImageData:
             raise ValueError(f"val is a fraction of the training images in [0, 1), got {self.val}")
         if self.limit is not None and self.limit < 2:
             raise ValueError(f"limit must be at least 2 images, or null for all, got {self.limit}")
+        if self.labels is not None and self.labels < 1:
+            raise ValueError(f"labels must be at least 1 image, or null for all, got {self.labels}")
         if len(set(self.ood)) != len(self.ood):
             raise ValueError(f"ood names a set twice: {list(self.ood)}")
         if reserved := {"train", "val", "test"} & set(self.ood):
@@ -201,11 +206,14 @@ class ImageData:
         return images.in_memory()
 
     def train_loader(self, device: torch.device | str, *, rank: int = 0, world_size: int = 1) -> EpochLoader:
-        """Shuffled, augmented, normalised batches `(x, y)` on the device; see `EpochLoader`."""
-        return self._loader(
+        """Shuffled, augmented, normalised batches `(x, y)` on the device; see `EpochLoader`. y = -1: unlabelled, see `labels`."""
+        loader = self._loader(
             "train", device, batch_size=self.batch_size, shuffle=True, seed=self.seed, pad=self.crop, flip=self.flip,
             drop_last=self.drop_last, rank=rank, world_size=world_size,
         )  # fmt: skip
+        if self.labels is not None:
+            loader.labels_N = self._known_labels().to(loader.device)
+        return loader
 
     def steps_per_epoch(self, *, world_size: int = 1) -> int:
         """Optimisation steps of an epoch."""
@@ -247,6 +255,14 @@ class ImageData:
         if len(train.labels.unique()) < 2:
             raise ValueError(f"{self.name}: all {len(train)} training images are of one class; a classifier needs two or more")
         self._cache["train"] = self._settle(train, training=True)
+
+    def _known_labels(self) -> Tensor:
+        """Labels of the training images, -1 where training does not know them."""
+        labels_N = self.split("train").labels
+        if self.labels > len(labels_N):
+            raise ValueError(f"labels={self.labels} is more than the {len(labels_N)} training images of {self.name}")
+        chosen = stratified_order(labels_N, self.split_seed)[: self.labels]
+        return torch.full_like(labels_N, -1).index_copy_(0, chosen, labels_N[chosen])
 
     def _checked(self, split: str, images: ImageSet | FileSet) -> ImageSet | FileSet:
         if len(images) == 0:

@@ -15,12 +15,14 @@ class CrossEntropy(nn.Module):
 
     ``y`` is class numbers ``(B,)`` or probabilities ``(B, K)`` (mixup, cutmix). ``label_smoothing`` s in [0, 1] replaces q by
     ``(1 - s) q + s / K`` (1512.00567). ``weight`` multiplies the loss, beside other terms. Copies of the images (noisy_copies) count like
-    images, with the same ``y``. ValueError: s outside [0, 1]; weight below 0. Returns ``{"ce": scalar}``.
+    images, with the same ``y``. Images with y = -1, unlabelled, count for nothing (no image labelled: NaN).
+    ValueError: s outside [0, 1]; weight below 0. Returns ``{"ce": scalar}``.
     """
 
     soft_targets = True
     needs_fc = False
     takes_copies = True
+    takes_unlabelled = True
 
     def __init__(self, num_classes: int, dim: int, *, label_smoothing: float = 0.0, weight: float = 1.0):
         super().__init__()
@@ -36,5 +38,5 @@ class CrossEntropy(nn.Module):
         target = y.to(logits_BK.dtype) if y.is_floating_point() else y
         if len(logits_BK) > len(y):
             target = torch.cat([target] * (len(logits_BK) // len(y)))
-        loss = F.cross_entropy(logits_BK, target, label_smoothing=self.label_smoothing)
+        loss = F.cross_entropy(logits_BK, target, ignore_index=-1, label_smoothing=self.label_smoothing)
         return {"ce": loss if self.weight == 1 else self.weight * loss}

@@ -16,7 +16,8 @@ class Bank:
     """Features (N, D), logits (N, K), labels (N,) of one data set, in its order, on one device.
 
     Features and logits are fp32: lower precision is cast up, fp64 stays. labels are int64, -1 for OOD samples. `fc` is the final layer,
-    for heads that need its weights, or None. A network that names no `features` place has features of width 0.
+    for heads that need its weights, or None; members (N, M, K), logits of an ensemble's members, or None.
+    A network that names no `features` place has features of width 0.
 
     Raises ValueError: shapes that disagree, no sample, labels that are no integers, several devices.
     """
@@ -25,6 +26,7 @@ class Bank:
     logits: Tensor
     labels: Tensor
     fc: nn.Module | None = None
+    members: Tensor | None = None
 
     def __post_init__(self) -> None:
         shapes = f"features {tuple(self.features.shape)}, logits {tuple(self.logits.shape)}, labels {tuple(self.labels.shape)}"
@@ -39,6 +41,8 @@ class Bank:
         for name in ("features", "logits"):
             value = getattr(self, name)
             object.__setattr__(self, name, value.to(torch.promote_types(value.dtype, torch.float32)))
+        if self.members is not None and (self.members.ndim != 3 or len(self.members) != len(self.logits)):
+            raise ValueError(f"members of a bank are logits (N, M, K), got {tuple(self.members.shape)} beside {shapes}")
         object.__setattr__(self, "labels", self.labels.long())
 
     def __len__(self) -> int:

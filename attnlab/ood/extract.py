@@ -37,7 +37,7 @@ def extract_views(
     A perturbation that raises is left out of the banks and returned with its exception; the others go on.
     """
     parameter = next(network.parameters(), None)
-    rows: dict[str | None, list[tuple[Tensor, Tensor]]] = {view: [] for view in (*[None] * plain, *perturbs)}
+    rows: dict[str | None, list[tuple[Tensor, ...]]] = {view: [] for view in (*[None] * plain, *perturbs)}
     labels: list[Tensor] = []
     errors: dict[str, Exception] = {}
     fc = None
@@ -56,7 +56,7 @@ def extract_views(
                     rows[None].append(_row(out))
                 for view in [view for view in perturbs if view not in errors]:
                     try:
-                        with _for_gradients(x_BCHW):
+                        with for_gradients(x_BCHW):
                             moved_BCHW = perturbs[view](network, x_BCHW).detach()
                         out = network(moved_BCHW)
                         fc = out.fc
@@ -72,22 +72,28 @@ def extract_views(
     banks = {}
     for view, pairs in rows.items():
         if view not in errors:
-            features, logits = zip(*pairs)
-            banks[view] = Bank(torch.cat(features), torch.cat(logits), labels_N, fc)
+            features, logits, *members = (torch.cat(parts) for parts in zip(*pairs))
+            banks[view] = Bank(features, logits, labels_N, fc, *members)
     return banks, errors
 
 
 @contextmanager
-def _for_gradients(x: Tensor) -> Iterator[None]:
+def for_gradients(x: Tensor) -> Iterator[None]:
+    """Inside, gradients by the images x may be taken of a network in eval mode: fp32, eager."""
     # uncompiled: the gradient by the images in eval mode is a graph of its own, and compiling it costs more than it saves
     with torch.enable_grad(), torch.autocast(x.device.type, enabled=False), torch.compiler.set_stance("force_eager"):
         yield
 
 
-def _row(out: Any) -> tuple[Tensor, Tensor]:
-    """Features (B, D) and logits (B, K) of one batch. A copy, always: a compiled network may reuse the memory of its outputs."""
+def _row(out: Any) -> tuple[Tensor, ...]:
+    """Features (B, D) and logits (B, K) of one batch, of an ensemble also its members' logits (B, M, K).
+
+    A copy, always: a compiled network may reuse the memory of its outputs.
+    """
     features = out.logits[:, :0] if out.features is None else out.features.flatten(1)
     both = (features, out.logits)
+    if members := getattr(out, "members", None):
+        both = (*both, torch.stack([member.logits for member in members], 1))
     return tuple(value.detach().to(_home(value), torch.promote_types(value.dtype, torch.float32), copy=True) for value in both)
 
 

@@ -78,5 +78,5 @@ class EpochSums:
         row = {"epoch": epoch, "train/loss": sum(averages.values())}
         row |= {f"train/loss/{name}": value for name, value in averages.items()} if len(averages) > 1 else {}
         row |= {f"train/{name}": value / count for name, value in zip(self.watched, values[len(self.names) :])}
-        row |= {"train/acc": values[-1] / images, "lr": rate}
+        row |= {"train/acc": values[-1] / max(images * row.get("train/labelled", 1), 1), "lr": rate}  # of labelled images
         return {**row, "seconds": seconds, "images_per_second": images / max(seconds, 1e-9)}

@@ -30,7 +30,7 @@ class Learner(pl.LightningModule):
 
     Every epoch's randomness is a function of (seed, epoch, rank), so a run continued at an epoch is the run that was never stopped.
     `history` has one row an epoch: `train/loss`, `train/loss/<term>`, `train/<placed module>/<statistic>`, `train/acc`, `val/...`,
-    `lr`, `seconds`, `images_per_second`.
+    `lr`, `seconds`, `images_per_second`. `train/acc` is of labelled images; `train/labelled`, their share, where an algorithm takes others.
     """
 
     def __init__(
@@ -150,6 +150,8 @@ class Learner(pl.LightningModule):
         correct = (out.logits.argmax(1) == batch.y).sum()
         values_T = values_T.detach()
         statistics = self.network.statistics()
+        if getattr(self.algorithm, "takes_unlabelled", False):
+            statistics["labelled"] = (batch.y >= 0).float().mean()
         if statistics:
             values_T = torch.cat([values_T, torch.stack([value.detach().float() for value in statistics.values()])])
         return total, values_T, correct, tuple(terms), tuple(statistics)

@@ -1,0 +1,90 @@
+"""Adversarial robustness: accuracy on images moved against the network.   Shapes: B batch, C channels, H, W."""
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from attnlab.evaluation.trained import TEST, Trained
+from attnlab.metrics import accuracy
+from attnlab.ood.extract import for_gradients
+
+
+def fgsm(network: nn.Module, x: Tensor, y: Tensor, *, epsilon: Tensor | float) -> Tensor:
+    """x + eps sign(grad_x CE(f(x), y)) (Goodfellow et al., arXiv 1412.6572). Unclipped; eps broadcasts over x."""
+    return x + epsilon * ascent(network, x, y)
+
+
+def pgd(
+    network: nn.Module,
+    x: Tensor,
+    y: Tensor,
+    *,
+    epsilon: Tensor | float,
+    step: Tensor | float,
+    steps: int,
+    low: Tensor | float = -torch.inf,
+    high: Tensor | float = torch.inf,
+    start: Tensor | None = None,
+) -> Tensor:
+    """Projected gradient ascent in the box |x' - x| <= eps, low <= x' <= high (Madry et al., arXiv 1706.06083):
+
+    x'_0 = x + start,   x'_{t+1} = P( x'_t + step sign(grad CE(f(x'_t), y)) ),   P clips to the box
+    """
+    lowest, highest = (x - epsilon).clamp(low, high), (x + epsilon).clamp(low, high)
+    moved = (x if start is None else x + start).clamp(lowest, highest)
+    for _ in range(steps):
+        moved = (moved + step * ascent(network, moved, y)).clamp(lowest, highest)
+    return moved
+
+
+def ascent(network: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+    """The sign of the gradient of the cross-entropy by the images."""
+    with for_gradients(x):
+        x = x.detach().requires_grad_()
+        loss = F.cross_entropy(network(x).logits, y, reduction="sum")
+        return torch.autograd.grad(loss, x)[0].sign()
+
+
+class Adversarial:
+    """`adversarial/fgsm_acc` and `adversarial/pgd_acc`: accuracy on `num` test images (stratified) under attacks that know the network.
+
+    The attacks: `fgsm` and `pgd` from a uniformly random start, in the l-infinity ball of `epsilon`; moved images stay in the range of
+    pixels (points, as of two_moons, have no range). An upper bound of the accuracy under attack: stronger attacks may find more.
+
+    Args:
+        epsilon: radius, in units of pixels in [0, 1], > 0. The papers on CIFAR-10: 8/255.
+        step: of PGD, > 0 (2/255). steps: of PGD, >= 1 (20). num: images, >= 1.
+
+    Raises ValueError: a value out of range.
+    """
+
+    def __init__(self, *, epsilon: float = 8 / 255, step: float = 2 / 255, steps: int = 20, num: int = 1000) -> None:
+        if not (epsilon > 0 and step > 0) or steps < 1 or num < 1:
+            raise ValueError("epsilon and step must be above 0, steps and num at least 1")
+        self.epsilon, self.step, self.steps, self.num = epsilon, step, steps, num
+
+    def run(self, trained: Trained) -> dict[str, float]:
+        data, device = trained.data, trained.settings.device
+        _, images = trained.choice(TEST, self.num, seed=trained.seed)
+        mean_C, std_C = (torch.tensor(moments, device=device).view(-1, *[1] * (images.images.ndim - 2)) for moments in data.moments())
+        is_image = not images.images.is_floating_point()
+        box = {"low": -mean_C / std_C, "high": (1 - mean_C) / std_C} if is_image else {}
+        epsilon = self.epsilon / std_C
+
+        def batches(attack: str) -> Iterator[tuple[Tensor, Tensor]]:
+            for pixels, y in zip(images.images.split(data.eval_batch_size), images.labels.split(data.eval_batch_size)):
+                x, y = data.normalise(pixels).to(device), y.to(device)
+                if attack == "fgsm":
+                    moved = fgsm(trained.network, x, y, epsilon=epsilon)
+                    yield (moved.clamp(box["low"], box["high"]) if box else moved), y
+                else:
+                    start = epsilon * (2 * torch.rand(x.shape).to(x) - 1)
+                    yield pgd(trained.network, x, y, epsilon=epsilon, step=self.step / std_C, steps=self.steps, start=start, **box), y
+
+        found = {}
+        for attack in ("fgsm", "pgd"):
+            bank = trained.extract(batches(attack))
+            found[f"adversarial/{attack}_acc"] = accuracy(bank.logits, bank.labels)
+        return found

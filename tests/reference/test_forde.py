@@ -1,0 +1,50 @@
+"""The repulsion of FoRDE against the authors' code, values and gradients by all parameters, and its laws."""
+
+import math
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from attnlab.losses.forde import input_gradient_repulsion
+from tests.golden_numbers import golden
+
+NAMES = ("w1", "b1", "w2", "b2")
+
+
+def gradients(parameters: dict[str, Tensor], x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    """Logits (M, B, K) and gradients by x of the true class's logit (M, B, D) of tanh networks."""
+    x_MBD = x.expand(len(parameters["w1"]), *x.shape).clone().requires_grad_()
+    hidden = torch.tanh(x_MBD @ parameters["w1"].mT + parameters["b1"][:, None])
+    logits = hidden @ parameters["w2"].mT + parameters["b2"][:, None]
+    true = logits.gather(2, y.expand(len(logits), -1)[..., None]).sum()
+    return logits, torch.autograd.grad(true, x_MBD, create_graph=True)[0]
+
+
+@pytest.mark.parametrize("variant", ["identity", "pca"])
+def test_equals_the_released_code(variant: str) -> None:
+    gold = golden("components", "forde_")
+    parameters = {name: gold[name].requires_grad_() for name in NAMES}
+    logits, found = gradients(parameters, gold["x"], gold["y"])
+    torch.testing.assert_close(found.detach(), gold["input_grad"], rtol=1e-12, atol=1e-13)
+    space = {"basis_DD": gold["eigvec"], "scale_D": gold["sqrt_eigval"]} if variant == "pca" else {}
+    repulsion = input_gradient_repulsion(found, eps=gold[f"{variant}_eps"].item(), **space)
+    torch.testing.assert_close(repulsion.detach(), gold[f"{variant}_repulsion"], rtol=1e-12, atol=1e-13)
+    loss = sum(F.cross_entropy(logits_BK, gold["y"]) for logits_BK in logits) + repulsion
+    decay = gold["wd_lr_mom"][0]
+    for name, gradient in zip(NAMES, torch.autograd.grad(loss, [*parameters.values()])):
+        expected = gold[f"{variant}_grad_{name}"]
+        torch.testing.assert_close(gradient + decay * parameters[name].detach(), expected, rtol=1e-10, atol=1e-12)
+
+
+def test_laws() -> None:
+    same = torch.randn(1, 6, 5, dtype=torch.float64).expand(4, 6, 5).clone().requires_grad_()
+    repulsion = input_gradient_repulsion(same)
+    assert repulsion.item() == pytest.approx(4 / 6 * math.log(4))
+    assert torch.autograd.grad(repulsion, same)[0].abs().max() < 1e-9
+    apart = torch.randn(3, 6, 5, dtype=torch.float64)
+    scaled = apart * torch.tensor([1.0, 7.0, 0.1], dtype=torch.float64)[:, None, None]
+    torch.testing.assert_close(input_gradient_repulsion(apart), input_gradient_repulsion(scaled), rtol=1e-6, atol=0)
+    with pytest.raises(ValueError, match="there is one"):
+        input_gradient_repulsion(apart[:1])

@@ -82,7 +82,7 @@ def test_two_steps_are_the_loop() -> None:
     torch.manual_seed(0)
     backbone = nn.Sequential(nn.Linear(5, 8), nn.BatchNorm1d(8), nn.Tanh(), nn.Linear(8, 3)).double()
     student, teacher = copy.deepcopy(backbone), copy.deepcopy(backbone)
-    algorithm = MeanTeacher(4, 8, decay=0.6, weight=3.0, ramp=2.0, noise=0.0)
+    algorithm = MeanTeacher(4, 8, decay=0.9, weight=3.0, ramp=2.0, noise=0.0)
     learner = Learner(
         Network(backbone, shape=(5,)),
         CrossEntropy(3, 1),
@@ -107,7 +107,7 @@ def test_two_steps_are_the_loop() -> None:
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-        decay = min(0.6, 1 - 1 / (t + 2))
+        decay = min(0.9, 1 - 1 / (t + 2))
         with torch.no_grad():
             for average, weight in zip(teacher.parameters(), student.parameters()):
                 average.mul_(decay).add_(weight, alpha=1 - decay)

@@ -28,7 +28,9 @@ class GuidedNonLinearity:
             pool's input comes from a ReLU and pools do not overlap, all three agree.
 
     Differs from the authors' code in: any ReLU is met, functional ones too (they hook modules, so a GoogLeNet with F.relu would lose all
-    of them); images need not be square. "Guided IG" (2106.09788) is another method. Raises ValueError: unknown rule, steps < 1, no ReLU.
+    of them); images need not be square. "Guided IG" (Kapishnikov et al., CVPR 2021) is another method.
+
+    Raises ValueError: unknown rule, steps < 1, no ReLU.
     """
 
     signed = True

@@ -8,7 +8,7 @@ from torch.nn import functional as F
 class Sobel:
     """Magnitude of the image's gradient by Sobel's filters, summed over channels; the border is repeated.
 
-    What guided backprop and its kin show (Adebayo et al., 1810.03292) without any network: an explainer must beat it.
+    What guided backprop and its kin show (Adebayo et al., NeurIPS 2018) without any network: an explainer must beat it.
     """
 
     def explain(self, network: nn.Module, x_BCHW: Tensor, target_B: Tensor) -> Tensor:

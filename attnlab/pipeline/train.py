@@ -3,79 +3,28 @@
 import contextlib
 import logging
 import os
-import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import torch
 from torch import nn
 
-from attnlab.callbacks.checkpoint import Checkpoint
 from attnlab.callbacks.history import History
-from attnlab.callbacks.progress import Progress
 from attnlab.callbacks.validation import Validation
 from attnlab.config.build import build
-from attnlab.config.compose import loosen
 from attnlab.config.plan import Plan
 from attnlab.config.targets import ConfigError
-from attnlab.data.base import ImageData
 from attnlab.evaluation.runner import ResultWriter, run_evaluators
 from attnlab.evaluation.trained import Trained
 from attnlab.pipeline.factory import make_data, make_evaluators, make_explainers, make_heads, make_learner, make_settings
+from attnlab.pipeline.fit import fit
 from attnlab.pipeline.teacher import make_teacher
 from attnlab.records.checkpoint import read_checkpoint
 from attnlab.records.lookup import record_of, report, skip
 from attnlab.records.provenance import started
 from attnlab.records.record import FAILED, FINISHED, INTERRUPTED, Record, changed_defaults
-from attnlab.training.epoch import StepChunks
-from attnlab.training.hardware import quiet
-from attnlab.training.settings import Settings
-
-if TYPE_CHECKING:
-    from attnlab.training.learner import Learner
 
 log = logging.getLogger("attnlab")
-
-
-def fit(learner: "Learner", data: ImageData, settings: Settings, *, plan: Plan, path: Path, resume: bool) -> None:
-    """Train to the end, leaving `path` after epochs; from `path` on where `resume`."""
-    rank = int(os.environ.get("LOCAL_RANK", 0))
-    world = settings.world_size
-    device = torch.device("cuda", rank) if settings.device.type == "cuda" else settings.device
-    loader = data.train_loader(device, rank=rank, world_size=world)
-    if len(loader) == 0:
-        raise ConfigError(f"data.batch_size={data.batch_size} leaves no whole batch of training images a process; lower it")
-    learner.steps_per_epoch = len(loader)
-    loader.with_index = "index" in learner.asks
-    if settings.compile_mode:
-        # warm for the next run of a sweep, whatever process it is in
-        os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str((Path(plan.full["paths"]["outputs"]) / ".compiled").absolute()))
-        learner.compile_objective(mode=settings.compile_mode)
-    images = min(len(loader) * data.batch_size * world, len(data.split("train")))
-    own = {"progress": Progress(images_per_epoch=images)} if settings.progress else {}
-    learner.callbacks.add({**own, "checkpoint": Checkpoint(path, seconds=settings.checkpoint_seconds)})
-    trainer = settings.trainer()
-    with quiet(), _children(plan, world):
-        try:
-            trainer.fit(learner, train_dataloaders=StepChunks(loader), ckpt_path=path if resume else None, weights_only=True)
-        except SystemExit as stop:  # Lightning turns Ctrl-C and SIGTERM into one
-            raise KeyboardInterrupt from stop
-
-
-@contextlib.contextmanager
-def _children(plan: Plan, world: int) -> Iterator[None]:
-    """Lightning starts the other processes of ddp by our command line: in a sweep it must be this job's, not the sweep's."""
-    argv, environment = list(sys.argv), dict(os.environ)
-    if world > 1 and {"-m", "--multirun"} & set(argv):
-        sys.argv[1:] = [*(word for word in argv if word.startswith("hydra.searchpath=")), *loosen(plan.overrides)]
-    try:
-        yield
-    finally:
-        sys.argv[:] = argv
-        for key in ("LOCAL_RANK", "NODE_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"):
-            os.environ.pop(key, None)
-        os.environ.update({key: value for key, value in environment.items() if key not in os.environ})
 
 
 def train(plan: Plan) -> float | None:

@@ -6,12 +6,8 @@ import os
 import shutil
 import warnings
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
 import torch
-
-if TYPE_CHECKING:
-    pass
 
 
 @contextlib.contextmanager

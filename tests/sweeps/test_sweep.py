@@ -23,7 +23,7 @@ from attnlab.sweeps import local as launcher
 from attnlab.sweeps.cli import main
 from attnlab.train import job
 from tests import ROOT
-from tests.conftest import POINTS
+from tests.conftest import POINTS, write_result
 from tests.sweeps.test_launcher import processes_of
 
 WORDS = [*POINTS, "trainer.max_epochs=1", "ood=none"]
@@ -146,7 +146,9 @@ def test_finished_runs_are_skipped_and_nothing_changes(go, tmp_path: Path) -> No
 def test_a_record_with_other_defaults_or_damage_is_not_skipped(go, tmp_path: Path) -> None:
     go(finish, "seed=0,1")
     one, two = sorted(tmp_path.glob("runs/*/result.json"))
-    one.write_text(one.read_text().replace('"width": 128', '"width": 64'))
+    result = json.loads(one.read_text())
+    result["config"]["model"]["width"] = 64
+    write_result(one, result)
     two.write_text("{")
     done = go(finish, "seed=0,1")
     assert done.seeds == [1] and "was made with other defaults (model.width was 64, is 128); force=true runs afresh" in done.err

@@ -20,6 +20,7 @@ CONSTRUCTION = (
 # positions of the images in the training split
 CALL = ("x", "out", "target", "network", "progress", "teacher", "index")
 OFFERS = frozenset((*CONSTRUCTION, *CALL))
+BY_POSITION = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 
 
 def asked(function: Callable, *, skip: int = 0) -> tuple[str, ...]:
@@ -28,7 +29,9 @@ def asked(function: Callable, *, skip: int = 0) -> tuple[str, ...]:
     skip: so many leading parameters are given by position. A partial's None counts as not set: a yaml may show the key.
     """
     plain = function if inspect.isclass(function) or isinstance(function, functools.partial) else getattr(function, "forward", function)
-    names = list(inspect.signature(plain).parameters)[skip:]
+    parameters = list(inspect.signature(plain).parameters.values())
+    named = [one for one in parameters if one.kind == one.KEYWORD_ONLY]
+    names = [one.name for one in [*[one for one in parameters if one.kind in BY_POSITION][skip:], *named]]
     settled = plain.keywords if isinstance(plain, functools.partial) else {}
     return tuple(name for name in names if name in OFFERS and settled.get(name) is None)
 

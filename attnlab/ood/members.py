@@ -19,37 +19,8 @@ def decomposition(logits_NMK: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return torch.special.entr(mixture_N1K).sum((1, 2)), torch.special.entr(p_NMK).sum(2).mean(1), information_N
 
 
-class Aleatoric:
-    """score = mean_m H(p_m): how undecided the members are by themselves, whether or not they agree; see `decomposition`.
-
-    The total is `Entropy` of the ensemble's logits. ValueError: the network is no ensemble.
-    """
-
-    needs_fit = False
-
-    def fit(self, bank: Bank) -> None:
-        pass
-
-    def score(self, bank: Bank) -> Tensor:
-        return decomposition(_members(bank, "aleatoric"))[1]
-
-
-class MutualInformation:
-    """score = H(mean_m p_m) - mean_m H(p_m), in [0, log min(M, K)]: how much the members disagree; see `decomposition`.
-
-    ValueError: the network is no ensemble.
-    """
-
-    needs_fit = False
-
-    def fit(self, bank: Bank) -> None:
-        pass
-
-    def score(self, bank: Bank) -> Tensor:
-        return decomposition(_members(bank, "mutual_information"))[2]
-
-
-def _members(bank: Bank, name: str) -> Tensor:
+def members_of(bank: Bank, name: str) -> Tensor:
+    """The members' logits (N, M, K) in a bank; ValueError where the network is no ensemble."""
     if bank.members is None:
         raise ValueError(f"{name} compares the members of an ensemble, and this is one network; evaluate several runs together")
     return bank.members

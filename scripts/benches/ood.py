@@ -111,8 +111,8 @@ def _bank(num: int, classes: int, generator: torch.Generator, device: torch.devi
 def _rivals() -> list[tuple[str, Any, Any]]:
     from pytorch_ood import detector
 
+    from attnlab.ood.knn import KNN
     from attnlab.ood.mahalanobis import Mahalanobis
-    from attnlab.ood.pytorch_ood_heads import KNN
 
     return [
         ("kNN, k=50", KNN(k=50), detector.KNN(None, k=50, normalize=True)),

@@ -21,7 +21,7 @@ from attnlab.evaluation.runner import ResultWriter, run_evaluators
 from attnlab.evaluation.scores import FILE, Scores, load_scores, save_scores
 from attnlab.evaluation.trained import Incomplete, Trained
 from attnlab.network import Network
-from attnlab.ood.pytorch_ood_heads import MSP
+from attnlab.ood.msp import MSP
 from attnlab.training.settings import Settings
 from tests.conftest import TINY
 

@@ -11,9 +11,9 @@ from hypothesis.extra.numpy import arrays
 from scipy.special import softmax
 from scipy.stats import entropy
 
-from attnlab.ood import pytorch_ood_heads
 from attnlab.ood.bank import Bank
 from attnlab.ood.entropy import Entropy
+from attnlab.ood.pytorch_ood import PytorchOOD
 
 LOGITS = arrays(np.float64, (3, 5), elements=st.floats(-50, 50))
 
@@ -50,11 +50,11 @@ def test_extremes():
 def test_confident_predictions_do_not_tie():
     """In fp32 the largest probability is 1 for all four; pytorch-ood's floor under them hides the smallest entropies."""
     bank = bank_of(torch.tensor([[20.0, 0, 0], [25, 0, 0], [30, 0, 0], [40, 0, 0]]))
-    found, floored = Entropy().score(bank), pytorch_ood_heads.PytorchOOD(detector="Entropy").score(bank)
+    found, floored = Entropy().score(bank), PytorchOOD(detector="Entropy").score(bank)
     assert (found.diff() < 0).all() and 0 < found.min() < 1e-15
     assert floored.min() > 1e-6 and floored.max() / floored.min() < 1.01
 
 
 def test_as_pytorch_ood_where_that_does_not_clip():
     bank = bank_of(torch.randn(50, 10, generator=torch.Generator().manual_seed(0)))
-    torch.testing.assert_close(Entropy().score(bank), pytorch_ood_heads.PytorchOOD(detector="Entropy").score(bank))
+    torch.testing.assert_close(Entropy().score(bank), PytorchOOD(detector="Entropy").score(bank))

@@ -9,10 +9,12 @@ from torch import nn
 
 from attnlab.evaluation.ensemble import Ensemble
 from attnlab.network import Network
+from attnlab.ood.aleatoric import Aleatoric
 from attnlab.ood.bank import Bank
 from attnlab.ood.entropy import Entropy
 from attnlab.ood.extract import extract
-from attnlab.ood.members import Aleatoric, MutualInformation, decomposition
+from attnlab.ood.members import decomposition
+from attnlab.ood.mutual_information import MutualInformation
 
 
 def test_the_parts_add_up_and_equal_scipy() -> None:

@@ -14,11 +14,18 @@ from torch import nn
 
 from attnlab import metrics
 from attnlab.network import Output
-from attnlab.ood import pytorch_ood_heads as heads
 from attnlab.ood.bank import Bank
+from attnlab.ood.energy import Energy
 from attnlab.ood.evaluate import evaluate_heads
 from attnlab.ood.extract import extract, extract_views
+from attnlab.ood.knn import KNN
 from attnlab.ood.mahalanobis import Mahalanobis
+from attnlab.ood.max_logit import MaxLogit
+from attnlab.ood.msp import MSP
+from attnlab.ood.odin import ODIN
+from attnlab.ood.pytorch_ood import PytorchOOD
+from attnlab.ood.react import ReAct
+from attnlab.ood.vim import ViM
 
 N, D, K = 400, 24, 5
 
@@ -63,10 +70,10 @@ def arrays(bank):
 @pytest.mark.parametrize("temperature", [1.0, 2.5])
 def test_logit_heads(temperature):
     _, logits, _ = arrays(TEST)
-    np.testing.assert_allclose(heads.MSP(temperature=temperature).score(TEST), -softmax(logits / temperature, 1).max(1), rtol=1e-12)
-    np.testing.assert_allclose(heads.MaxLogit().score(TEST), -logits.max(1), rtol=1e-12)
+    np.testing.assert_allclose(MSP(temperature=temperature).score(TEST), -softmax(logits / temperature, 1).max(1), rtol=1e-12)
+    np.testing.assert_allclose(MaxLogit().score(TEST), -logits.max(1), rtol=1e-12)
     energy = -temperature * logsumexp(logits / temperature, 1)
-    np.testing.assert_allclose(heads.Energy(temperature=temperature).score(TEST), energy, rtol=1e-12)
+    np.testing.assert_allclose(Energy(temperature=temperature).score(TEST), energy, rtol=1e-12)
 
 
 def test_energy_of_log_probabilities_is_refused():
@@ -74,13 +81,13 @@ def test_energy_of_log_probabilities_is_refused():
     for dtype in (torch.float32, torch.float64):
         bank = Bank(TEST.features, TEST.logits.to(dtype).log_softmax(1), TEST.labels)
         with pytest.raises(ValueError, match="the logits are log-probabilities"):
-            heads.Energy().score(bank)
-        assert heads.Energy(temperature=2.0).score(bank).std() > 0
+            Energy().score(bank)
+        assert Energy(temperature=2.0).score(bank).std() > 0
 
 
 def test_confident_samples_do_not_tie():
     logits = torch.tensor([[20.0, 0, 0], [25, 0, 0], [30, 0, 0]])  # all 1 after a softmax in fp32
-    scores = heads.MSP().score(Bank(torch.zeros(3, 1), logits, torch.zeros(3, dtype=torch.int64)))
+    scores = MSP().score(Bank(torch.zeros(3, 1), logits, torch.zeros(3, dtype=torch.int64)))
     assert (scores.diff() < 0).all()
 
 
@@ -91,7 +98,7 @@ def test_knn(k, normalize):
     if normalize:
         train, test = (x / np.linalg.norm(x, axis=1, keepdims=True) for x in (train, test))
     distances = np.sqrt(((test[:, None] - train[None]) ** 2).sum(2))
-    found = fitted(heads.KNN(k=k, normalize=normalize))
+    found = fitted(KNN(k=k, normalize=normalize))
     np.testing.assert_allclose(found, np.sort(distances, 1)[:, k - 1], rtol=1e-6, atol=1e-9)
     by_sklearn = NearestNeighbors(n_neighbors=k, algorithm="kd_tree").fit(train).kneighbors(test)[0][:, -1]
     np.testing.assert_allclose(found, by_sklearn, rtol=1e-6, atol=1e-9)
@@ -99,10 +106,10 @@ def test_knn(k, normalize):
 
 def test_knn_with_fewer_features_than_k(caplog):
     few = Bank(TRAIN.features[:7], TRAIN.logits[:7], TRAIN.labels[:7])
-    found = fitted(heads.KNN(k=50, normalize=False), train=few)
+    found = fitted(KNN(k=50, normalize=False), train=few)
     assert "k=50 is more than the 7 training features" in caplog.text
     np.testing.assert_allclose(found, torch.cdist(TEST.features.double(), few.features.double()).amax(1), rtol=1e-6)
-    head = heads.KNN(k=50)
+    head = KNN(k=50)
     head.fit(few)
     head.fit(TRAIN)  # a second fit is not held to the first one's k
     assert head.detector.k == 50
@@ -112,8 +119,8 @@ def test_knn_of_equal_and_zero_features():
     features = torch.zeros(60, 3)
     features[30:] = 1
     bank = Bank(features, torch.zeros(60, 2), torch.zeros(60, dtype=torch.int64))
-    assert np.isfinite(fitted(heads.KNN(), bank, bank)).all()
-    np.testing.assert_allclose(fitted(heads.KNN(k=30), bank, bank), 0, atol=1e-7)
+    assert np.isfinite(fitted(KNN(), bank, bank)).all()
+    np.testing.assert_allclose(fitted(KNN(k=30), bank, bank), 0, atol=1e-7)
 
 
 def mahalanobis(train, test):
@@ -180,24 +187,22 @@ def test_vim(dim, bias):
     null = vectors[:, : D - (dim or D // 2)]
     alpha = arrays(train)[1].max(1).mean() / np.linalg.norm(centred @ null, axis=1).mean()
     expected = alpha * np.linalg.norm(queries @ null, axis=1) - logsumexp(arrays(test)[1], 1)
-    np.testing.assert_allclose(
-        fitted(heads.ViM(principal_dim=dim), train, test), expected, rtol=1e-3, atol=1e-3
-    )  # the library is fp32 here
+    np.testing.assert_allclose(fitted(ViM(principal_dim=dim), train, test), expected, rtol=1e-3, atol=1e-3)  # the library is fp32 here
 
 
 def test_vim_dimension():
-    assert [heads.ViM.rule(width) for width in (24, 512, 640, 1500, 2048)] == [12, 256, 512, 512, 1000]
-    head = heads.ViM()
+    assert [ViM.rule(width) for width in (24, 512, 640, 1500, 2048)] == [12, 256, 512, 512, 1000]
+    head = ViM()
     head.fit(TRAIN)
     assert head.outside_DR.shape[1] == 12
     head.fit(bank_of(1, dim=30))  # a second fit is not held to the first one's width
     assert head.outside_DR.shape[1] == 15
     for bad in (D, D + 1):
         with pytest.raises(ValueError, match=rf"must be in \[1, 23\] for 24 features, got {bad}"):
-            heads.ViM(principal_dim=bad).fit(TRAIN)
+            ViM(principal_dim=bad).fit(TRAIN)
     bank = Bank(torch.zeros(9, D), torch.zeros(9, K), torch.zeros(9, dtype=torch.int64), nn.Linear(D, K, bias=False))
     with pytest.raises(ValueError, match="no part outside"):
-        heads.ViM(principal_dim=4).fit(bank)
+        ViM(principal_dim=4).fit(bank)
 
 
 @pytest.mark.parametrize("bias", [True, False])
@@ -211,7 +216,7 @@ def test_react(percentile, bias):
     limit = limit[low] + (place - low) * (limit[low + 1] - limit[low])
     w, b = fc.weight.detach().double().numpy(), fc.bias.detach().double().numpy() if bias else 0
     expected = -logsumexp(np.minimum(arrays(test)[0], limit) @ w.T + b, 1)
-    np.testing.assert_allclose(fitted(heads.ReAct(percentile=percentile), train, test), expected, rtol=1e-6)
+    np.testing.assert_allclose(fitted(ReAct(percentile=percentile), train, test), expected, rtol=1e-6)
 
 
 class Tiny(nn.Module):
@@ -255,7 +260,7 @@ def test_odin_by_hand(std):
         moved = (row - step).detach()
         expected_x.append(moved)
         expected.append(-(network(moved).logits / 1000).softmax(1).max().item())
-    head = heads.ODIN(std=std)
+    head = ODIN(std=std)
     with torch.no_grad():  # as banks are extracted
         moved = head.perturb(network, x)
     assert not moved.requires_grad
@@ -267,9 +272,9 @@ def test_odin_by_hand(std):
 
 def test_odin_without_a_step_is_msp_at_its_temperature():
     network = Tiny()
-    head = heads.ODIN(eps=0.0, temperature=10.0)
+    head = ODIN(eps=0.0, temperature=10.0)
     bank = extract(network, loader(0), perturb=head.perturb)
-    torch.testing.assert_close(head.score(bank), heads.MSP(temperature=10.0).score(extract(network, loader(0))))
+    torch.testing.assert_close(head.score(bank), MSP(temperature=10.0).score(extract(network, loader(0))))
 
 
 # ---------------------------------------------------------------- any other detector, by name
@@ -302,7 +307,7 @@ def test_any_detector_that_a_bank_can_feed(detector, parameters):
         fc.weight.copy_(means / 10)
         fc.bias.copy_(-means.square().sum(1) / 20)
         train, test = (Bank(bank.features, fc(bank.features), bank.labels, fc) for bank in (TRAIN, TEST))
-    head = heads.PytorchOOD(detector=detector, parameters=parameters)
+    head = PytorchOOD(detector=detector, parameters=parameters)
     if head.needs_fit:
         head.fit(train)
     scores = head.score(test)
@@ -314,7 +319,7 @@ def test_any_detector_that_a_bank_can_feed(detector, parameters):
 
 def test_entropy_and_gda_formulas():
     p = softmax(arrays(TEST)[1], 1)
-    np.testing.assert_allclose(heads.PytorchOOD(detector="Entropy").score(TEST), -(p * np.log(p)).sum(1), rtol=1e-9)
+    np.testing.assert_allclose(PytorchOOD(detector="Entropy").score(TEST), -(p * np.log(p)).sum(1), rtol=1e-9)
     features, _, labels = arrays(TRAIN)
     per_class = []
     for c in range(K):
@@ -323,36 +328,36 @@ def test_entropy_and_gda_formulas():
         away = arrays(TEST)[0] - mine.mean(0)
         quadratic = np.einsum("ni,ij,nj->n", away, np.linalg.inv(cov), away)
         per_class.append(np.log(len(mine) / N) - 0.5 * (quadratic + np.linalg.slogdet(cov)[1] + D * np.log(2 * np.pi)))
-    found = fitted(heads.PytorchOOD(detector="GMM", parameters={"reg": 1e-3}))
+    found = fitted(PytorchOOD(detector="GMM", parameters={"reg": 1e-3}))
     np.testing.assert_allclose(found, -logsumexp(per_class, axis=0), rtol=1e-6)
 
 
 def test_detectors_that_cannot_be():
     with pytest.raises(ValueError, match="no detector 'MaxSoftmx'; did you mean MaxSoftmax"):
-        heads.PytorchOOD(detector="MaxSoftmx")
+        PytorchOOD(detector="MaxSoftmx")
     with pytest.raises(ValueError, match="no parameter 'gama'; did you mean gamma"):
-        heads.PytorchOOD(detector="GEN", parameters={"gama": 1.0})
+        PytorchOOD(detector="GEN", parameters={"gama": 1.0})
     with pytest.raises(ValueError, match="DICE needs the parameter 'p'"):
-        heads.PytorchOOD(detector="DICE")
+        PytorchOOD(detector="DICE")
     with pytest.raises(ValueError, match="GradNorm cannot work on logits or pooled features alone"):
-        heads.PytorchOOD(detector="GradNorm")
+        PytorchOOD(detector="GradNorm")
 
 
 def test_values_that_cannot_be():
     for make, text in [
-        (lambda: heads.MSP(temperature=0), "temperature must be above 0, got 0"),
-        (lambda: heads.Energy(temperature=-1.0), "temperature must be above 0"),
-        (lambda: heads.ODIN(eps=-0.1), "eps must be at least 0"),
-        (lambda: heads.ODIN(std=(0.2, 0.0)), "std must be a positive number for each channel"),
-        (lambda: heads.KNN(k=0), "k must be at least 1"),
-        (lambda: heads.ViM(principal_dim=0), "principal_dim must be at least 1"),
-        (lambda: heads.ReAct(percentile=90.0), r"percentile must be a fraction in \[0, 1\], got 90"),
+        (lambda: MSP(temperature=0), "temperature must be above 0, got 0"),
+        (lambda: Energy(temperature=-1.0), "temperature must be above 0"),
+        (lambda: ODIN(eps=-0.1), "eps must be at least 0"),
+        (lambda: ODIN(std=(0.2, 0.0)), "std must be a positive number for each channel"),
+        (lambda: KNN(k=0), "k must be at least 1"),
+        (lambda: ViM(principal_dim=0), "principal_dim must be at least 1"),
+        (lambda: ReAct(percentile=90.0), r"percentile must be a fraction in \[0, 1\], got 90"),
     ]:
         with pytest.raises(ValueError, match=text):
             make()
 
 
-@pytest.mark.parametrize("head", [heads.ViM(), heads.ReAct(), heads.PytorchOOD(detector="DICE", parameters={"p": 0.5})])
+@pytest.mark.parametrize("head", [ViM(), ReAct(), PytorchOOD(detector="DICE", parameters={"p": 0.5})])
 def test_heads_that_need_the_final_linear(head):
     for fc, text in [
         (None, "needs the weights of a final nn.Linear, and the bank's fc is None"),
@@ -364,7 +369,7 @@ def test_heads_that_need_the_final_linear(head):
             head.fit(Bank(TRAIN.features, TRAIN.logits, TRAIN.labels, fc))
 
 
-@pytest.mark.parametrize("head", [heads.KNN(), Mahalanobis(), heads.ViM(), heads.ReAct()])
+@pytest.mark.parametrize("head", [KNN(), Mahalanobis(), ViM(), ReAct()])
 def test_feature_heads_without_features_and_before_fit(head):
     with pytest.raises(ValueError, match="must be fitted"):
         head.score(TEST)
@@ -374,7 +379,7 @@ def test_feature_heads_without_features_and_before_fit(head):
 
 def test_heads_compute_in_full_precision_whatever_training_does():
     """bf16 autocast and low matmul precision around a head change nothing, and are as before afterwards."""
-    for make in (heads.ViM, Mahalanobis, heads.ReAct):
+    for make in (ViM, Mahalanobis, ReAct):
         expected = fitted(make())
         before = torch.get_float32_matmul_precision()
         try:
@@ -489,7 +494,7 @@ class BrokenPerturb(Broken):
 
 def test_every_set_is_passed_over_once_for_all_heads():
     network = Tiny()
-    chosen = {"msp": heads.MSP(), "knn": heads.KNN(k=3), "mahalanobis": Mahalanobis(), "odin": heads.ODIN(), "shift": Shift()}
+    chosen = {"msp": MSP(), "knn": KNN(k=3), "mahalanobis": Mahalanobis(), "odin": ODIN(), "shift": Shift()}
     sets = {"a": loader(3), "b": loader(4, num=7)}
     found = evaluate_heads(network, chosen, loader(1, num=40), loader(2), sets)
     # plain everywhere; shift everywhere; odin, that needs no fit, twice (gradient, score) on test (3 batches), a (3) and b (2)
@@ -499,7 +504,7 @@ def test_every_set_is_passed_over_once_for_all_heads():
     assert all({name: len(s) for name, s in by_set.items()} == {"test": 10, "a": 10, "b": 7} for by_set in found.scores.values())
     # the same by hand
     test, ood = extract(network, loader(2)), extract(network, loader(4, num=7))
-    for name, value in metrics.ood_metrics(heads.MSP().score(test), heads.MSP().score(ood)).items():
+    for name, value in metrics.ood_metrics(MSP().score(test), MSP().score(ood)).items():
         assert found.metrics[f"ood/msp/b/{name}"] == value
         assert found.metrics[f"ood/msp/mean/{name}"] == pytest.approx((found.metrics[f"ood/msp/a/{name}"] + value) / 2)
     assert len(found.metrics) == 5 * 3 * 5
@@ -511,9 +516,9 @@ def test_every_set_is_passed_over_once_for_all_heads():
 
 def test_a_test_bank_at_hand_spares_a_pass():
     network = Tiny()
-    expected = evaluate_heads(network, {"msp": heads.MSP(), "shift": Shift()}, loader(1), loader(2), {"a": loader(3)})
+    expected = evaluate_heads(network, {"msp": MSP(), "shift": Shift()}, loader(1), loader(2), {"a": loader(3)})
     bank = extract(network, loader(2))
-    for chosen, passes in [({"msp": heads.MSP()}, 3), ({"shift": Shift()}, 9)]:
+    for chosen, passes in [({"msp": MSP()}, 3), ({"shift": Shift()}, 9)]:
         network.passes = 0
         found = evaluate_heads(network, chosen, loader(1), loader(2), {"a": loader(3)}, banks={"test": bank})
         assert network.passes == passes  # msp: a; shift, from perturbed images only: train, test, a
@@ -522,7 +527,7 @@ def test_a_test_bank_at_hand_spares_a_pass():
 
 def test_one_set_has_no_mean_and_no_heads_no_passes():
     network = Tiny()
-    found = evaluate_heads(network, {"msp": heads.MSP()}, None, loader(2), {"a": loader(3)})
+    found = evaluate_heads(network, {"msp": MSP()}, None, loader(2), {"a": loader(3)})
     assert sorted(found.metrics) == [f"ood/msp/a/{name}" for name in ("aupr_in", "aupr_out", "auroc", "fpr95", "fpr95_id")]
     assert network.passes == 6
     empty = evaluate_heads(network, {}, loader(1), loader(2), {"a": loader(3)})
@@ -536,8 +541,8 @@ def test_one_set_has_no_mean_and_no_heads_no_passes():
 @pytest.mark.parametrize("cls", [Broken, BrokenPerturb])
 def test_a_head_that_fails_costs_its_own_figures_only(cls, at):
     sets = {"a": loader(3), "b": loader(4)}
-    good = evaluate_heads(Tiny(), {"msp": heads.MSP(), "shift": Shift()}, loader(1), loader(2), sets)
-    found = evaluate_heads(Tiny(), {"msp": heads.MSP(), "bad": cls(at), "shift": Shift()}, loader(1), loader(2), sets)
+    good = evaluate_heads(Tiny(), {"msp": MSP(), "shift": Shift()}, loader(1), loader(2), sets)
+    found = evaluate_heads(Tiny(), {"msp": MSP(), "bad": cls(at), "shift": Shift()}, loader(1), loader(2), sets)
     assert found.metrics == good.metrics
     key, text = {
         "fit": ("bad", "ValueError: no fit today"),
@@ -557,15 +562,15 @@ def test_data_that_cannot_be_read_cost_their_own_column_only():
         yield from loader(3)[:1]
         raise OSError("image 5 is torn")
 
-    found = evaluate_heads(Tiny(), {"msp": heads.MSP(), "knn": heads.KNN(k=2)}, loader(1), loader(2), {"a": torn(), "b": loader(4)})
+    found = evaluate_heads(Tiny(), {"msp": MSP(), "knn": KNN(k=2)}, loader(1), loader(2), {"a": torn(), "b": loader(4)})
     assert found.errors == {"a": "OSError: image 5 is torn"}
     assert sorted({name.rsplit("/", 1)[0] for name in found.metrics}) == ["ood/knn/b", "ood/msp/b"]  # and no mean over what is left
     with pytest.raises(OSError, match="torn"):
-        evaluate_heads(Tiny(), {"msp": heads.MSP()}, None, torn(), {})
+        evaluate_heads(Tiny(), {"msp": MSP()}, None, torn(), {})
 
 
 def test_fitting_without_training_data_is_an_error_of_that_head():
-    found = evaluate_heads(Tiny(), {"msp": heads.MSP(), "knn": heads.KNN()}, None, loader(2), {"a": loader(3)})
+    found = evaluate_heads(Tiny(), {"msp": MSP(), "knn": KNN()}, None, loader(2), {"a": loader(3)})
     assert list(found.errors) == ["knn"] and "no training data" in found.errors["knn"]
     assert "ood/msp/a/auroc" in found.metrics
 
@@ -583,9 +588,9 @@ def test_perturbations_of_a_compiled_network_are_not_compiled():
             return Output(self.fc(f), f, self.fc)
 
     network = Uncounted()
-    plain = extract(network, loader(0, num=8), perturb=heads.ODIN().perturb)
+    plain = extract(network, loader(0, num=8), perturb=ODIN().perturb)
     network.compile(backend=backend)
-    compiled = extract(network, loader(0, num=8), perturb=heads.ODIN().perturb)
+    compiled = extract(network, loader(0, num=8), perturb=ODIN().perturb)
     torch.testing.assert_close(compiled.logits, plain.logits)
     assert len(graphs) == 1
 

@@ -13,7 +13,7 @@ from attnlab.losses.large_margin import LargeMarginLoss
 from attnlab.network import Output
 from attnlab.ood.bank import Bank
 from attnlab.ood.mahalanobis import Mahalanobis
-from attnlab.ood.pytorch_ood_heads import ViM
+from attnlab.ood.vim import ViM
 from attnlab.table import main as table_main
 from attnlab.tables import statistics
 from attnlab.tables.model import Paper

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from attnlab.config.groups import GROUPS
+from attnlab.config.result import BROKEN, FAILED, FINISHED, INTERRUPTED, RUNNING, read_result
 from attnlab.records.query import FILTER, Filter, StoredRun, find_run, flatten, is_number, ordered, parse_filters, read_runs, shown, split
 from attnlab.records.record import Record, read_history
-from attnlab.records.result import BROKEN, FAILED, FINISHED, INTERRUPTED, RUNNING, read_result
 from attnlab.terminal import console, one_line, visible
 
 HELP = f"""{__doc__}

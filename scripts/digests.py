@@ -17,6 +17,8 @@ from pathlib import Path
 
 import torch
 
+from attnlab.config.result import read_result
+
 COMMON = {
     "logger": "none", "trainer.accelerator": "cpu", "trainer.precision": "32", "trainer.threads": "1", "trainer.max_epochs": "2",
     "trainer.progress": "false", "data.limit": "256", "data.batch_size": "32", "model.width": "8", "ood": "[msp,knn]",
@@ -51,7 +53,9 @@ def digest(name: str, folder: Path) -> dict[str, str]:
         weights.update(key.encode())
         weights.update(state[key].contiguous().flatten().view(torch.uint8).numpy().tobytes())
     metrics = {
-        key: value for key, value in json.loads(path.read_text())["metrics"].items() if key.startswith(("train/", "val/", "test/", "ood/"))
+        key: value
+        for key, value in read_result(path.parent).result["metrics"].items()
+        if key.startswith(("train/", "val/", "test/", "ood/"))
     }
     return {"weights": weights.hexdigest()[:16], "metrics": hashlib.sha256(json.dumps(metrics, sort_keys=True).encode()).hexdigest()[:16]}
 

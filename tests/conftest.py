@@ -60,6 +60,6 @@ def write_result(path: Path, result: dict) -> None:
     """A result.json as a run writes it, with its digest."""
     import json
 
-    from attnlab.records.result import sealed
+    from attnlab.config.result import sealed
 
     path.write_text(json.dumps(sealed(result)))

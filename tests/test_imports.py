@@ -14,7 +14,7 @@ from tests import ROOT
 
 # A room may import from its own line and from those above it, in one direction: two rooms of a line are no circle either.
 ORDER = (
-    "config",  # from a command line to a checked plan; imports nothing of ours
+    "config",  # from a command line to a checked plan, which may name a run by its record; imports nothing of ours
     "terminal metrics",
     "records placement data",
     "network",

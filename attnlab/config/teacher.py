@@ -5,18 +5,17 @@
     teacher=training:1a2b3c4d a training address; what an id and a folder come to, and what tables write
     teacher=FILE              weights of the student's own architecture (.safetensors, or a state dict in .pt, .pth or .ckpt)
 
-Of a record only `status`, `training` and `command` are read, and nothing of it is run.
+Of a record only `status`, `training` and `command` are used, and nothing of it is run.
 """
 
 import functools
 import hashlib
-import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
+from attnlab.config.result import FINISHED, read_result
 from attnlab.config.suggest import nearest
 from attnlab.config.targets import ConfigError
 
@@ -64,8 +63,8 @@ def trained(address: str, outputs: Path) -> Path | None:
 
 
 def _is(folder: Path, address: str) -> bool:
-    result = _result(folder)
-    return result.get("training") == address and result.get("status") == "finished"
+    found = read_result(folder)
+    return found.status == FINISHED and found.result.get("training") == address
 
 
 def _named(word: str, outputs: Path) -> Path:
@@ -82,24 +81,16 @@ def _named(word: str, outputs: Path) -> Path:
 
 
 def _training(word: str, folder: Path) -> str:
-    result = _result(folder)
-    if not result:
-        raise ConfigError(f"teacher={word}: {folder / 'result.json'} is missing or damaged, so this is no run")
-    if result.get("status") != "finished":
-        command = f"; train it first: {result['command']}" if isinstance(result.get("command"), str) else ""
-        raise ConfigError(f"teacher={word}: {folder.name} is not finished ({result.get('status')}){command}".replace("\n", " "))
-    training = result.get("training")
-    if not isinstance(training, str) or not ADDRESS.fullmatch(training):
+    found = read_result(folder.resolve())  # a link may be named as it likes
+    if not found.result:
+        raise ConfigError(f"teacher={word}: {folder} is no finished run; {found.error or 'it has no result.json'}")
+    if found.status != FINISHED:
+        command = f"; train it first: {found.result['command']}" if "command" in found.result else ""
+        raise ConfigError(f"teacher={word}: {folder.name} is not finished ({found.status}){command}".replace("\n", " "))
+    training = found.result.get("training", "")
+    if not ADDRESS.fullmatch(training):
         raise ConfigError(f"teacher={word}: the record of {folder.name} holds no training address; run it again with this version")
     return training
-
-
-def _result(folder: Path) -> Mapping[str, Any]:
-    try:
-        result = json.loads((folder / "result.json").read_text())
-    except (OSError, ValueError, RecursionError):
-        return {}
-    return result if isinstance(result, dict) else {}
 
 
 def _runs(outputs: Path) -> Iterator[Path]:

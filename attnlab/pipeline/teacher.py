@@ -10,6 +10,7 @@ from torch import nn
 
 from attnlab.config.checks import check
 from attnlab.config.plan import Plan, outputs
+from attnlab.config.result import read_result
 from attnlab.config.targets import ConfigError
 from attnlab.config.teacher import TRAINING, trained
 from attnlab.data.base import ImageData
@@ -18,7 +19,6 @@ from attnlab.network import Network
 from attnlab.pipeline.factory import make_learner
 from attnlab.placement.places import places_of, shapes_by_place
 from attnlab.records.checkpoint import TERMS, inspect_checkpoint
-from attnlab.records.result import read_result
 from attnlab.training.settings import Settings
 from attnlab.training.teacher import Teacher
 

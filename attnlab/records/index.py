@@ -8,8 +8,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from attnlab.config.result import FINISHED, INTERRUPTED, MISSING, RUNNING, Found, address_in, read_result
 from attnlab.records.record import Record
-from attnlab.records.result import FINISHED, INTERRUPTED, MISSING, RUNNING, Found, address_in, read_result
 
 
 class Records:

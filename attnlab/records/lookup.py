@@ -5,9 +5,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from attnlab.config.plan import Plan, outputs
+from attnlab.config.result import FINISHED, read_result, warnings_in
 from attnlab.config.targets import ConfigError
 from attnlab.records.record import Record, changed_defaults
-from attnlab.records.result import FINISHED, read_result, warnings_in
 
 log = logging.getLogger("attnlab")
 

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from attnlab.config.groups import GROUPS
+from attnlab.config.result import INTERRUPTED, MISSING, Found, address_in, warnings_in
 from attnlab.config.suggest import nearest
 from attnlab.records.index import Records
-from attnlab.records.result import INTERRUPTED, MISSING, Found, address_in, warnings_in
 
 FIELDS = (
     "status",

@@ -21,10 +21,10 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
+from attnlab.config.result import BROKEN, FAILED, FINISHED, INTERRUPTED, RUNNING, address_in, read_result, sealed
 from attnlab.records.atomic import free_name, plain_json, set_aside, write_atomic
 from attnlab.records.checkpoint import inspect_checkpoint
 from attnlab.records.lock import hold, hold_if_free, is_locked
-from attnlab.records.result import BROKEN, FAILED, FINISHED, INTERRUPTED, RUNNING, address_in, read_result, sealed
 
 log = logging.getLogger("attnlab")
 

@@ -19,7 +19,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from attnlab.records import result
+from attnlab.config import result
 from attnlab.records.lookup import record_of
 from attnlab.sweeps import board
 from attnlab.sweeps.devices import count_cpus, find_devices

@@ -4,9 +4,9 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from attnlab.config.result import warnings_in
 from attnlab.records.index import Records, digests
 from attnlab.records.record import FINISHED, changed_defaults
-from attnlab.records.result import warnings_in
 from attnlab.tables import statistics
 from attnlab.tables.model import STATUSES, Cell, Note
 from attnlab.tables.spec import Spec

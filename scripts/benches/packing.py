@@ -1,6 +1,5 @@
 """Several runs at once on one device (hydra.launcher.jobs_per_device) against one after another: total images a second of a short sweep."""
 
-import json
 import subprocess
 import sys
 import tempfile
@@ -8,6 +7,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from attnlab.config.result import read_result
 from benches.common import Options, Table
 
 TITLE = "Packing runs onto one device: six runs of ResNet-18, batch 128"
@@ -27,7 +27,7 @@ def measure(options: Options) -> tuple[dict[str, Any], Table]:
             start = time.perf_counter()
             subprocess.run([sys.executable, "-m", "attnlab.train", *words], cwd=ROOT, check=True, capture_output=True)
             took = time.perf_counter() - start
-            results = [json.loads(path.read_text()) for path in Path(folder).glob("runs/*/result.json")]
+            results = [read_result(path.parent).result for path in Path(folder).glob("runs/*/result.json")]
             images = sum(result["images_per_second"] * result["seconds"] for result in results)
         found[str(jobs)] = {"seconds": took, "images_per_second": images / took, "runs": len(results)}
         table.append([str(jobs), f"{took:.1f}", f"{images / took:,.0f}", f"{images / took / found['1']['images_per_second']:.2f}"])

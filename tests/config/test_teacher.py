@@ -26,7 +26,8 @@ def outputs(tmp_path: Path) -> Path:
     }
     for name, result in results.items():
         (tmp_path / "runs" / name).mkdir(parents=True)
-        (tmp_path / "runs" / name / "result.json").write_text(json.dumps(result))
+        whole = {"run_id": name, "config": {}, "metrics": {}, "seed": 0, **result}
+        (tmp_path / "runs" / name / "result.json").write_text(json.dumps(whole))
     (tmp_path / "runs" / "digits-cnn3-s1-00000002").mkdir()
     (tmp_path / "runs" / "digits-cnn3-s1-00000002" / "result.json").write_text("[" * 10)
     return tmp_path
@@ -81,9 +82,9 @@ def test_a_training_is_found_where_it_is_announced_or_by_its_record(outputs: Pat
         ("3fb", r"is not finished \(interrupted\); train it first: python -m attnlab.train seed=7"),
         ("training:1a2b", "must be training: and eight hex digits"),
         ("00000001", "holds no training address"),
-        ("00000002", "result.json is missing or damaged, so this is no run"),
+        ("00000002", "is no finished run; result.json is damaged"),
         ("README.md", "is no file of weights"),
-        ("configs", "result.json is missing or damaged, so this is no run"),
+        ("configs", "is no finished run; it has no result.json"),
     ],
 )
 def test_one_line_for_what_is_no_teacher(outputs: Path, word: str, message: str) -> None:

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from attnlab.config.result import read_result
 from attnlab.config.targets import ConfigError
 from attnlab.data.two_moons import TwoMoons
 from attnlab.evaluate import evaluate
-from attnlab.records.result import read_result
 from tests.conftest import POINTS
 
 

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from attnlab.config.result import read_result
 from attnlab.records import atomic
 from attnlab.records.record import Record
-from attnlab.records.result import read_result
 from attnlab.runs import run_command
 from attnlab.table import main as table_main
 from tests.conftest import POINTS

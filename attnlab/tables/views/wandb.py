@@ -20,10 +20,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+from attnlab.config.result import read_result
 from attnlab.loggers.wandb import WandbLogger
 from attnlab.records.pictures import pictures_of
 from attnlab.records.record import read_history
-from attnlab.records.result import read_result
 from attnlab.tables.model import Cell, RunOfCell, Table
 from attnlab.tables.views.html.labels import number
 

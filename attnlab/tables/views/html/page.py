@@ -14,8 +14,8 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
+from attnlab.config.result import read_result
 from attnlab.records.atomic import write_atomic
-from attnlab.records.result import read_result
 from attnlab.tables.model import STATUSES, Table
 from attnlab.tables.views.html.details import panel
 from attnlab.tables.views.html.files import RunFolder, linker, read_folder

@@ -1,4 +1,7 @@
-"""result.json as it is on disk: the one place that reads it. Nothing is raised for a damaged file, set aside, or written."""
+"""result.json as it is on disk: the one place that reads it. Nothing is raised for a damaged file, set aside, or written.
+
+It stands here because a plan may name a run (`teacher=`); what writes records is `attnlab.records`.
+"""
 
 import hashlib
 import json

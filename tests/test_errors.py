@@ -12,6 +12,8 @@ import torch
 
 from attnlab.config.compose import compose, explain
 from attnlab.config.targets import ConfigError
+from tests import ROOT
+from tests.commands import command
 from tests.conftest import write_result
 
 BAD_CONFIGS = {
@@ -135,9 +137,7 @@ def test_bad_values_end_in_one_line_before_anything_is_written(words: str, tmp_p
 
 
 def cli(*words: str, module: str = "attnlab.train", **kwargs) -> subprocess.CompletedProcess:
-    return subprocess.run(
-        [sys.executable, "-m", module, *words], capture_output=True, text=True, timeout=120, cwd=Path(__file__).parents[1], **kwargs
-    )
+    return command(module, *words, **kwargs)
 
 
 def test_the_command_line_prints_one_line_and_exits_with_1(tmp_path: Path) -> None:
@@ -163,7 +163,7 @@ def test_help_is_quick_and_light() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=Path(__file__).parents[1])
     assert done.stdout.strip() == "[]"
-    shown = cli("--help").stdout
+    shown = subprocess.run([sys.executable, "-m", "attnlab.train", "--help"], capture_output=True, text=True, cwd=ROOT).stdout
     assert "attention: " in shown and "rect" in shown and "max_epochs: 4" in shown
 
 

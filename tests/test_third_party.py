@@ -2,12 +2,11 @@
 
 import json
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
-from tests import ROOT
+from tests.commands import command as run_command
 
 FILES = {
     "halve.py": '''
@@ -112,9 +111,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def command(folder: Path, *words: str) -> subprocess.CompletedProcess:
-    code = f"import sys, runpy; sys.path.insert(0, {str(folder)!r}); runpy.run_module('attnlab.train', run_name='__main__')"
-    words = (*WHERE, *SMALL, f"paths.outputs={folder}/outputs", *words)
-    return subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True, timeout=120, cwd=ROOT)
+    return run_command("attnlab.train", *WHERE, *SMALL, f"paths.outputs={folder}/outputs", *words, path=folder)
 
 
 def result_of(done: subprocess.CompletedProcess) -> dict:

@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import subprocess
 import sys
 from pathlib import Path
 
@@ -16,6 +15,7 @@ from attnlab.evaluate import evaluate, plan_of
 from attnlab.evaluation.ensemble import Ensemble, Renormalised
 from attnlab.network import Output
 from attnlab.records.record import Record
+from tests.commands import command
 from tests.conftest import POINTS, TINY, write_result
 
 ONE = [*TINY, "trainer.max_epochs=1", "trainer.precision=32"]
@@ -163,7 +163,7 @@ def test_members_are_fed_by_their_own_moments(made) -> None:
 
 def test_the_command(made) -> None:
     words = [f"run={made['rect']}", f"run={made['plain']}", "ood=[msp,entropy]", "data.ood=[photos]"]
-    done = subprocess.run([sys.executable, "-m", "attnlab.evaluate", *words], capture_output=True, text=True)
+    done = command("attnlab.evaluate", *words)
     assert done.returncode == 0, done.stderr
     path = Path(done.stdout.strip().splitlines()[-1])
     found = read(path)

@@ -11,7 +11,7 @@ import torch
 from attnlab.config.compose import compose
 from attnlab.evaluate import evaluate
 from attnlab.pipeline.train import train
-from tests import ROOT
+from tests.commands import command
 from tests.conftest import POINTS
 
 IDENTITY = ["status", "run_id", "config", "overrides", "command", "seed", "versions", "git", "device", "precision", "data"]
@@ -19,7 +19,7 @@ FIELDS = [*IDENTITY, "metrics", "places", "parameters", "images_per_second", "se
 
 
 def cli(*words: str, module: str = "attnlab.train") -> subprocess.CompletedProcess:
-    return subprocess.run([sys.executable, "-m", module, *words], capture_output=True, text=True, timeout=300, cwd=ROOT)
+    return command(module, *words)
 
 
 def test_the_record_of_a_run(run) -> None:

@@ -1,8 +1,6 @@
 """Runs that need one training at the same moment: one trains, the others wait and take its network; a killed one leaves the lock."""
 
 import json
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -10,28 +8,25 @@ from pathlib import Path
 import pytest
 
 from attnlab.records.record import Record, log
-from tests.conftest import POINTS
-
-ROOT = Path(__file__).parents[2]
-
-# attnlab.train, but training announces itself and goes on when it may
-SLOW = """
-import sys, time
-from pathlib import Path
-from attnlab.training.learner import Learner
-outputs, head = Path(sys.argv[1]), sys.argv[2]
-step = Learner.training_step
-def training_step(self, *given):
-    (outputs / f"{head}.trains").touch()
-    while not (outputs / "go").exists():
-        time.sleep(0.02)
-    return step(self, *given)
-Learner.training_step = training_step
-sys.argv[1:] = sys.argv[3:]
 from attnlab.sweeps.cli import main
 from attnlab.train import job
-main(job)
-"""
+from attnlab.training.learner import Learner
+from tests.commands import Forked
+from tests.conftest import POINTS
+
+
+def slow_train(outputs: Path, head: str) -> None:
+    """`attnlab.train`, but training announces itself and goes on when it may."""
+    step = Learner.training_step
+
+    def training_step(self: Learner, *given: object) -> object:
+        (outputs / f"{head}.trains").touch()
+        while not (outputs / "go").exists():
+            time.sleep(0.02)
+        return step(self, *given)
+
+    Learner.training_step = training_step
+    main(job)
 
 
 def until(condition: Callable[[], bool], *, seconds: float = 180.0) -> None:
@@ -46,8 +41,7 @@ def test_of_three_at_once_one_trains(tmp_path: Path) -> None:
     processes = {}
     for head in heads:
         words = [*POINTS, f"ood={head}", f"paths.outputs={tmp_path}"]
-        with open(tmp_path / f"{head}.log", "w") as log:
-            processes[head] = subprocess.Popen([sys.executable, "-c", SLOW, str(tmp_path), head, *words], stderr=log, stdout=log, cwd=ROOT)
+        processes[head] = Forked(lambda head=head: slow_train(tmp_path, head), *words, output=tmp_path / f"{head}.log")
     try:
         trains = lambda: [head for head in heads if (tmp_path / f"{head}.trains").exists()]  # noqa: E731
         said = lambda head: (tmp_path / f"{head}.log").read_text()  # noqa: E731

@@ -4,14 +4,13 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from tests import ROOT
+from tests.commands import Forked, command, start
 from tests.conftest import POINTS
 
 WORDS = [*POINTS, "trainer.max_epochs=1", "ood=none", "evaluator=none"]
@@ -21,12 +20,12 @@ def state(folder: Path) -> dict[Path, int]:
     return {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()}
 
 
-def command_of(folder: Path, *words: str) -> list[str]:
-    return [sys.executable, "-m", "attnlab.train", "-m", *WORDS, f"paths.outputs={folder}", *words]
+def words_of(folder: Path, *words: str) -> list[str]:
+    return ["-m", *WORDS, f"paths.outputs={folder}", *words]
 
 
 def complete(folder: Path, *words: str, timeout: float = 500) -> subprocess.CompletedProcess:
-    return subprocess.run(command_of(folder, *words), capture_output=True, text=True, timeout=timeout, cwd=ROOT)
+    return command("attnlab.train", *words_of(folder, *words), timeout=timeout)
 
 
 def results(folder: Path) -> dict[int, dict]:
@@ -34,10 +33,10 @@ def results(folder: Path) -> dict[int, dict]:
     return {result["seed"]: result for result in found}
 
 
-def wait_for(what: Callable[[], bool], process: subprocess.Popen, seconds: float = 400) -> None:
+def wait_for(what: Callable[[], bool], process: Forked, seconds: float = 400) -> None:
     end = time.monotonic() + seconds
     while not what():
-        assert process.poll() is None, process.stderr.read().decode()
+        assert process.poll() is None, process.read()[1]
         assert time.monotonic() < end, "it takes too long"
         time.sleep(0.02)
 
@@ -64,10 +63,8 @@ def torn(tmp_path_factory: pytest.TempPathFactory) -> dict:
     folder = tmp_path_factory.mktemp("torn")
     seen: dict = {"folder": folder}
 
-    def begin() -> subprocess.Popen:
-        return subprocess.Popen(
-            command_of(folder, *LONG, *LOCAL), cwd=ROOT, start_new_session=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
-        )
+    def begin() -> Forked:
+        return start("attnlab.train", *words_of(folder, *LONG, *LOCAL), session=True)
 
     def epochs() -> list[int]:
         return [len(path.read_text().splitlines()) - 1 for path in folder.glob("runs/*/metrics.csv")]
@@ -75,7 +72,7 @@ def torn(tmp_path_factory: pytest.TempPathFactory) -> dict:
     first = begin()
     wait_for(lambda: max(epochs(), default=0) >= 2, first)
     os.kill(first.pid, signal.SIGINT)
-    seen["interrupted"] = (first.communicate(timeout=100)[1].decode(), first.returncode, results(folder), epochs(), processes_of(folder))
+    seen["interrupted"] = (first.communicate(timeout=100)[1], first.returncode, results(folder), epochs(), processes_of(folder))
 
     second = begin()
     before = sum(epochs())

@@ -30,6 +30,8 @@ from attnlab.tables.spec import departures, read_spec, table_names
 from attnlab.tables.todo import estimate, plan_text, spell, todo
 from attnlab.tables.views import latex as table_latex
 from attnlab.tables.views import text as table_text
+from tests.commands import command as run_command
+from tests.commands import start
 
 COMMON = [
     "data=two_moons", "model=mlp2d", "model.width=8", "data.num_train=64", "data.num_test=64", "data.batch_size=16", "trainer.max_epochs=2",
@@ -433,12 +435,7 @@ def test_run_kill_repeat_repeat(tmp_path: Path, capsys: pytest.CaptureFixture) -
     changes = {"seeds": [0, 1], "common": [*COMMON, "trainer.max_epochs=15"], "columns": {"noise .1": []}}
     outputs, table = tmp_path / "outputs", written(tmp_path, **changes)
     words = [f"table={table}", f"paths.outputs={outputs}"]
-    started = subprocess.Popen(
-        [sys.executable, "-m", "attnlab.table", *words, "action=run"],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-    )
+    started = start("attnlab.table", *words, "action=run", session=True)
     done: list[Path] = []
     try:
         for _ in range(12000):
@@ -448,7 +445,7 @@ def test_run_kill_repeat_repeat(tmp_path: Path, capsys: pytest.CaptureFixture) -
             time.sleep(0.05)
     finally:
         os.killpg(started.pid, signal.SIGKILL)
-        started.wait()
+        started.communicate()
     assert 1 <= len(done) < 4
     finished = {path: path.stat().st_mtime_ns for path in done}
 
@@ -476,5 +473,5 @@ def test_one_failing_job_stops_no_other(tmp_path: Path, capsys: pytest.CaptureFi
 def test_help_and_errors_of_the_command(tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, "-m", "attnlab.table", "--help"], capture_output=True, text=True)
     assert done.returncode == 0 and "maxdropout_wrn" in done.stdout and "action=plan" in done.stdout and not done.stderr
-    done = subprocess.run([sys.executable, "-m", "attnlab.table", "table=smok"], capture_output=True, text=True)
+    done = run_command("attnlab.table", "table=smok")
     assert (done.returncode, done.stdout) == (1, "") and done.stderr == "attnlab: table=smok: there is no such table; nearest: smoke\n"

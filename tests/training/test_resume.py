@@ -1,6 +1,8 @@
 """SIGKILL at any moment, the same command again: on the CPU the end is bit for bit that of a run never stopped."""
 
 import json
+import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -8,35 +10,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests import ROOT
-
-DRIVER = """
-import json, os, random, signal, sys
-from pathlib import Path
 from attnlab.config.compose import compose
+from attnlab.config.plan import Plan
+from attnlab.pipeline.train import train
+from attnlab.training.epoch import Batch, EpochSums
 from attnlab.training.learner import Learner
-from attnlab.pipeline.train import train  # imported once; every life of the run is a fork that has not computed anything yet
-
-overrides, deaths = json.loads(sys.argv[1])
-plan = compose(overrides)
-for kind, when in [*deaths, (None, None)]:
-    child = os.fork()
-    if child == 0:
-        step, replace = Learner.step, os.replace
-        def stepping(self, batch, totals, **options):
-            if kind == "step" and totals.steps == when:
-                os.kill(os.getpid(), signal.SIGKILL)
-            return step(self, batch, totals, **options)
-        def replacing(source, target):
-            if kind == "save" and Path(target).name == "last.ckpt":
-                os.kill(os.getpid(), signal.SIGKILL)  # the temporary file is written, the name not yet changed
-            return replace(source, target)
-        Learner.step, os.replace = stepping, replacing
-        train(plan)
-        os._exit(0)
-    status = os.waitpid(child, 0)[1]
-    assert status == (0 if kind is None else signal.SIGKILL), (kind, when, status)
-"""
+from tests import ROOT
+from tests.commands import Forked
 
 HARD = [
     "logger=none",
@@ -63,21 +43,35 @@ STEPS = 6  # of 16 images in an epoch of 102
 
 
 def live(folder: Path, deaths: list, overrides: list[str] = HARD) -> dict:
-    words = [*overrides, f"paths.outputs={folder}"]
-    done = subprocess.run(
-        [sys.executable, "-c", DRIVER, json.dumps([words, deaths])],
-        capture_output=True,
-        text=True,
-        timeout=400,
-        cwd=ROOT,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
+    """Every life of the run is a fork: killed at a step, or when a checkpoint is written and not yet renamed; the last one ends."""
+    plan = compose([*overrides, f"paths.outputs={folder}"])
+    for kind, when in [*deaths, (None, None)]:
+        life = Forked(lambda kind=kind, when=when: killed_train(plan, kind, when))
+        said = life.communicate(400)[1]
+        assert life.returncode == (0 if kind is None else -signal.SIGKILL), (kind, when, said[-3000:])
     (result,) = folder.glob("runs/*/result.json")
     return {
         "result": json.loads(result.read_text()),
         "ckpt": torch.load(result.parent / "last.ckpt", weights_only=True),
         "log": (result.parent / "train.log").read_text(),
     }
+
+
+def killed_train(plan: Plan, kind: str | None, when: int | None) -> None:
+    step, replace = Learner.step, os.replace
+
+    def stepping(self: Learner, batch: Batch, totals: EpochSums, **options: object) -> object:
+        if kind == "step" and totals.steps == when:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return step(self, batch, totals, **options)
+
+    def replacing(source: Path, target: Path) -> None:
+        if kind == "save" and Path(target).name == "last.ckpt":
+            os.kill(os.getpid(), signal.SIGKILL)  # the temporary file is written, the name not yet changed
+        replace(source, target)
+
+    Learner.step, os.replace = stepping, replacing
+    train(plan)
 
 
 def plain(history: list[dict]) -> list[dict]:

@@ -4,14 +4,13 @@ import csv
 import io
 import json
 import logging
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from attnlab.table import main as table_main
 from attnlab.terminal import console, leave, visible
+from tests.commands import command
 from tests.trust.test_nothing_runs import write_table
 
 BELL = "\x1b]0;owned\x07\x1b[2J\x9b31m\u202e"
@@ -40,7 +39,7 @@ def test_runs(tmp_path: Path) -> None:
     about = {"status": "failed", "run_id": folder.name, "config": {BELL: BELL}, "metrics": {BELL: 1.0}, "seed": 0, "command": BELL}
     (folder / "result.json").write_text(json.dumps({**about, "error": {"message": BELL}}))
     for words in ([], ["show", "0123"], ["diff", "0123", "0123"], ["prune"]):
-        done = subprocess.run([sys.executable, "-m", "attnlab.runs", *words, f"paths.outputs={tmp_path}"], capture_output=True, text=True)
+        done = command("attnlab.runs", *words, f"paths.outputs={tmp_path}")
         assert done.returncode == 0 and folder.name in done.stdout, done.stderr
         assert not set("\x1b\x07\x9b\u202e") & set(done.stdout + done.stderr)
 

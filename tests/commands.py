@@ -1,0 +1,144 @@
+"""Commands without the seconds that a fresh Python needs to import torch: `python -m MODULE WORDS` in a fork of this process.
+
+What a command is must not depend on that: tests of the start itself (`--help` is quick, nothing heavy is imported) use a fresh process.
+"""
+
+import os
+import runpy
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import traceback
+import warnings
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from tests import ROOT
+
+
+class Forked:
+    """As `subprocess.Popen`, as far as tests need it; stdout and stderr are files until `communicate` or `read`.
+
+    work: what the child does; its end, SystemExit or exception end the child as they end a Python process. output: one file for both
+    streams, in place of files of its own. session: whether the child leads a session of its own. path: a folder to look for modules in.
+    """
+
+    def __init__(
+        self,
+        work: Callable[[], object],
+        *words: object,
+        cwd: Path = ROOT,
+        env: Mapping[str, str] | None = None,
+        output: Path | None = None,
+        session: bool = False,
+        path: Path | None = None,
+    ) -> None:
+        self.outputs = [os.open(output, os.O_CREAT | os.O_RDWR | os.O_APPEND)] * 2 if output else [_nameless(), _nameless()]
+        self.returncode: int | None = None
+        self.pid = os.fork()
+        if self.pid == 0:
+            _become(work, [str(word) for word in words], self.outputs, cwd=cwd, env=env, session=session, path=path)
+
+    def poll(self) -> int | None:
+        if self.returncode is None:
+            pid, status = os.waitpid(self.pid, os.WNOHANG)
+            self.returncode = os.waitstatus_to_exitcode(status) if pid else None
+        return self.returncode
+
+    def wait(self, timeout: float = 300.0) -> int:
+        end = time.monotonic() + timeout
+        while self.poll() is None:
+            if time.monotonic() > end:
+                self.kill()
+                raise subprocess.TimeoutExpired(f"process {self.pid}", timeout, *self.read())
+            time.sleep(0.01)
+        return self.returncode
+
+    def kill(self) -> None:
+        if self.poll() is None:
+            os.kill(self.pid, signal.SIGKILL)
+
+    def read(self) -> tuple[str, str]:
+        """What it has written to stdout and to stderr."""
+        return tuple(os.pread(output, os.fstat(output).st_size, 0).decode() for output in self.outputs)
+
+    def communicate(self, timeout: float = 300.0) -> tuple[str, str]:
+        self.wait(timeout)
+        said = self.read()
+        for output in set(self.outputs):
+            os.close(output)
+        return said
+
+
+def start(module: str, *words: object, **options: object) -> Forked:
+    """`python -m MODULE WORDS`; options as of `Forked`."""
+    return Forked(lambda: runpy._run_module_as_main(module), *words, **options)
+
+
+def command(module: str, *words: object, timeout: float = 300.0, **options: object) -> subprocess.CompletedProcess:
+    """`python -m MODULE WORDS` and its end."""
+    process = start(module, *words, **options)
+    stdout, stderr = process.communicate(timeout)
+    return subprocess.CompletedProcess(["python", "-m", module, *map(str, words)], process.returncode, stdout, stderr)
+
+
+def _nameless() -> int:
+    """A file that is gone with its last descriptor."""
+    number, path = tempfile.mkstemp()
+    os.unlink(path)
+    return number
+
+
+def _become(
+    work: Callable, words: list[str], cwd: Path, env: Mapping[str, str] | None, outputs: list[int], session: bool, path: Path | None
+) -> None:
+    """The child: the streams, folder, arguments, signals, warnings and state of Hydra of a fresh process; never returns."""
+    code = 1
+    try:
+        if session:
+            os.setsid()
+        null = os.open(os.devnull, os.O_RDONLY)
+        for number, source in enumerate((null, *outputs)):
+            os.dup2(source, number)
+        sys.stdin, sys.stdout, sys.stderr = os.fdopen(0), os.fdopen(1, "w"), os.fdopen(2, "w", buffering=1)
+        for number in (signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, signal.SIG_DFL)
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        os.chdir(cwd)
+        if path is not None:
+            sys.path.insert(0, str(path))
+        if env is not None:
+            os.environ.clear()
+            os.environ.update(env)
+        for name in [name for name in os.environ if name.startswith("PYTEST_")]:
+            del os.environ[name]
+        _fresh()
+        sys.argv = ["-m", *words]
+        work()
+        code = 0
+    except SystemExit as error:
+        if isinstance(error.code, str):
+            print(error.code, file=sys.stderr)
+        code = error.code if isinstance(error.code, int) else 0 if error.code is None else 1
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        for stream in (sys.stdout, sys.stderr):
+            stream.flush()
+        os._exit(code)  # none of pytest's own last steps
+
+
+def _fresh() -> None:
+    import logging
+
+    from hydra.core.global_hydra import GlobalHydra
+
+    warnings.resetwarnings()
+    for category in (DeprecationWarning, PendingDeprecationWarning, ImportWarning, ResourceWarning):
+        warnings.simplefilter("ignore", category)
+    GlobalHydra.instance().clear()
+    for logger in (logging.getLogger(), logging.getLogger("attnlab"), logging.getLogger("hydra")):
+        logger.handlers.clear()
+    logging.getLogger().setLevel(logging.WARNING)

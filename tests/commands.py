@@ -39,7 +39,10 @@ class Forked:
         self.returncode: int | None = None
         self.pid = os.fork()
         if self.pid == 0:
-            _become(work, [str(word) for word in words], self.outputs, cwd=cwd, env=env, session=session, path=path)
+            try:
+                _become(work, [str(word) for word in words], self.outputs, cwd=cwd, env=env, session=session, path=path)
+            finally:
+                os._exit(70)  # a child never goes on as pytest
 
     def poll(self) -> int | None:
         if self.returncode is None:
@@ -92,7 +95,14 @@ def _nameless() -> int:
 
 
 def _become(
-    work: Callable, words: list[str], cwd: Path, env: Mapping[str, str] | None, outputs: list[int], session: bool, path: Path | None
+    work: Callable[[], object],
+    words: list[str],
+    outputs: list[int],
+    *,
+    cwd: Path,
+    env: Mapping[str, str] | None,
+    session: bool,
+    path: Path | None,
 ) -> None:
     """The child: the streams, folder, arguments, signals, warnings and state of Hydra of a fresh process; never returns."""
     code = 1

@@ -25,6 +25,9 @@ from attnlab.sweeps import board
 from attnlab.sweeps.devices import count_cpus, find_devices
 from attnlab.sweeps.journal import DONE, FAILED, INTERRUPTED, RESUMED, Job
 from attnlab.sweeps.processes import PARENT
+from attnlab.sweeps.warm import Warm, WarmProcess
+
+TRAIN = [sys.executable, "-m", "attnlab.train"]
 
 
 @functools.cache
@@ -32,7 +35,7 @@ def register() -> None:
     """Make `hydra/launcher=local` known to Hydra. Sweeps build it: Hydra 1.3 itself builds no launcher outside hydra_plugins."""
     from hydra.core.config_store import ConfigStore
 
-    node = {"_target_": "attnlab.sweeps.local.LocalLauncher", "devices": "auto", "jobs_per_device": 1, "patience": 60.0}
+    node = {"_target_": "attnlab.sweeps.local.LocalLauncher", "devices": "auto", "jobs_per_device": 1, "patience": 60.0, "warm": True}
     ConfigStore.instance().store(group="hydra/launcher", name="local", node=node, provider="attnlab")
 
 
@@ -42,7 +45,7 @@ class Child:
 
     job: Job
     slots: list[str]
-    process: subprocess.Popen[bytes]
+    process: subprocess.Popen[bytes] | WarmProcess
     log: Path
     resumed: bool
     left: int
@@ -58,17 +61,25 @@ class LocalLauncher:
     devices: auto (those of CUDA_VISIBLE_DEVICES, else every GPU; where there is none, the CPU), cpu, or a list: [0, 2].
     jobs_per_device: how many jobs share a GPU, or the CPU. A job of trainer=ddp takes a slot on each of as many GPUs as it asks for.
     patience: seconds that a job has to stop after Ctrl-C.
+    warm: where there is no GPU, jobs are forks of a process that has imported torch and the rest; false: each starts from nothing.
     """
 
     def __init__(
-        self, *, devices: Literal["auto", "cpu"] | list[int] | list[str] | int = "auto", jobs_per_device: int = 1, patience: float = 60.0
+        self,
+        *,
+        devices: Literal["auto", "cpu"] | list[int] | list[str] | int = "auto",
+        jobs_per_device: int = 1,
+        patience: float = 60.0,
+        warm: bool = True,
     ) -> None:
         if jobs_per_device < 1:
             raise ValueError(f"jobs_per_device must be at least 1, got {jobs_per_device}")
         names = {"auto": find_devices, "cpu": list}[devices]() if isinstance(devices, str) else devices
         self.devices = [str(name) for name in ([names] if isinstance(names, int) else names)]
         self.jobs_per_device, self.patience = jobs_per_device, patience
+        self.warm = warm
         self.jobs: dict[int, Job] = {}  # by number
+        self.forking: dict[str, Warm] = {}  # by the threads of a job
         self.children: list[Child] = []
 
     def setup(self, *, hydra_context: Any, task_function: Any, config: Any) -> None:
@@ -97,6 +108,9 @@ class LocalLauncher:
             finally:
                 for child in self.children:
                     child.signal(signal.SIGKILL)
+                for forking in self.forking.values():
+                    forking.close()
+                self.forking.clear()
         return []
 
     def start_all(self) -> None:
@@ -123,14 +137,22 @@ class LocalLauncher:
         with open(path, "ab") as output:
             output.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} python {' '.join(words[1:])}\n".encode())
             output.flush()
-            process = subprocess.Popen(
-                words, env=self.environment(job, slots), stdin=subprocess.DEVNULL, stdout=output, stderr=output, process_group=0
-            )
+            process = self.process(words, self.environment(job, slots), output.fileno())
         for slot in slots:
             self.free.remove(slot)
         child = Child(job, slots, process, path, checkpoint.exists() and not job.plan.full["force"], left)
         self.children.append(child)
         self.board.started(job, slots if self.devices else [])
+
+    def process(self, words: list[str], environment: dict[str, str], output: int) -> "subprocess.Popen[bytes] | WarmProcess":
+        """A process of its own for a job: a fork of one that has its imports where that is safe, else from the start."""
+        if self.warm and not self.devices and words[: len(TRAIN)] == TRAIN:
+            threads = environment["OMP_NUM_THREADS"]
+            if threads not in self.forking or not self.forking[threads].alive:  # libraries read it when they are imported
+                self.forking[threads] = Warm(environment)
+            if process := self.forking[threads].start(words[len(TRAIN) :], environment, output):
+                return process
+        return subprocess.Popen(words, env=environment, stdin=subprocess.DEVNULL, stdout=output, stderr=output, process_group=0)
 
     def command(self, job: Job) -> list[str]:
         """The job by itself, with what of the sweep's own command it needs to find the same configs."""
@@ -139,7 +161,7 @@ class LocalLauncher:
             if source.provider == "command-line":
                 words += ["--config-dir", source.path]
         words += [text for text in self.config.hydra.overrides.hydra if text.lstrip("+").startswith("hydra.searchpath=")]
-        return [sys.executable, "-m", "attnlab.train", *words, *job.overrides]
+        return [*TRAIN, *words, *job.overrides]
 
     def environment(self, job: Job, slots: list[str]) -> dict[str, str]:
         threads = max(1, self.cpus // processes_of(job))

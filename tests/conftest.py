@@ -19,6 +19,15 @@ TINY = [*QUICK, "data.limit=64", "model.width=4", "trainer.accelerator=cpu"]
 POINTS = [*QUICK, "data=two_moons", "model=mlp2d", "data.num_train=64"]
 
 
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """A test marked slow or slurm runs where -m names its marker."""
+    unnamed = {"slow", "slurm"} - set(config.getoption("-m").split())
+    left_out = [item for item in items if unnamed & {marker.name for marker in item.iter_markers()}]
+    if left_out:
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if item not in left_out]
+
+
 @pytest.fixture(autouse=True)
 def _one_thread() -> None:
     import torch

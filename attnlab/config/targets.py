@@ -44,6 +44,7 @@ COMPONENTS = (
     "attnlab.training.settings",
     "attnlab.training.schedules",
     "attnlab.sweeps.local",
+    "attnlab.sweeps.workers",
 )
 FUNCTIONS = ("attnlab.backbones", "attnlab.training.schedules")
 LIBRARIES = {

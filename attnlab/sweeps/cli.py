@@ -9,7 +9,7 @@ from attnlab.config.checks import check
 from attnlab.config.compose import hydra_version, loosen, typed
 from attnlab.config.plan import Plan
 from attnlab.config.targets import config_dir
-from attnlab.sweeps.local import register
+from attnlab.sweeps import local, workers
 from attnlab.sweeps.processes import die_with_parent
 from attnlab.terminal import console, leave, message, one_line
 
@@ -21,7 +21,8 @@ def main(job: Callable[[Plan], Any], *, config_name: str = "train") -> None:
     from hydra.core.hydra_config import HydraConfig
 
     console()
-    register()
+    local.register()
+    workers.register()
     os.environ["HYDRA_FULL_ERROR"] = "1"  # hand errors to us, who print them in one line
     command = list(sys.argv[1:])
     with one_line():

@@ -19,11 +19,11 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from attnlab.config import result
 from attnlab.records.lookup import record_of
 from attnlab.sweeps import board
+from attnlab.sweeps.commands import note_end, words_of
 from attnlab.sweeps.devices import count_cpus, find_devices
-from attnlab.sweeps.journal import DONE, FAILED, INTERRUPTED, RESUMED, Job
+from attnlab.sweeps.journal import DONE, FAILED, RESUMED, Job
 from attnlab.sweeps.processes import PARENT
 from attnlab.sweeps.warm import Warm, WarmProcess
 
@@ -155,13 +155,7 @@ class LocalLauncher:
         return subprocess.Popen(words, env=environment, stdin=subprocess.DEVNULL, stdout=output, stderr=output, process_group=0)
 
     def command(self, job: Job) -> list[str]:
-        """The job by itself, with what of the sweep's own command it needs to find the same configs."""
-        words = ["--config-name", self.config.hydra.job.config_name]
-        for source in self.config.hydra.runtime.config_sources:
-            if source.provider == "command-line":
-                words += ["--config-dir", source.path]
-        words += [text for text in self.config.hydra.overrides.hydra if text.lstrip("+").startswith("hydra.searchpath=")]
-        return [*TRAIN, *words, *job.overrides]
+        return [sys.executable, *words_of(self.config, job)]
 
     def environment(self, job: Job, slots: list[str]) -> dict[str, str]:
         threads = max(1, self.cpus // processes_of(job))
@@ -180,26 +174,15 @@ class LocalLauncher:
 
     def settle(self, child: Child, *, stopping: bool = False) -> None:
         """Write down how a job ended, or put it back into the queue."""
-        job, code = child.job, child.process.returncode
-        record = record_of(job.plan)
-        stored = result.read_result(record.folder).result
-        if code == 0:
-            job.outcome = RESUMED if child.resumed else DONE
-            job.value = stored.get("metrics", {}).get(job.plan.full["objective"])
-        elif code in (130, -signal.SIGINT) or stopping:
-            job.outcome = INTERRUPTED
-        else:
-            noted = stored.get("error") if stored.get("status") == result.FAILED and stored.get("started", 0) >= job.started else None
-            job.error = noted["message"] if noted else last_words(child.log, code)
-            job.log = str(record.folder / "train.log" if noted else child.log)
-            if child.left and not (noted and noted["kind"] == "ConfigError"):
-                self.board.say(f"{job.plan.run_id}: {job.error}; trying it again")
-                self.waiting.appendleft((job, child.left - 1))
-                self.board.ended(job, again=True)
-                return
-            job.outcome = FAILED
+        job = child.job
+        again = note_end(job, child.process.returncode, log=child.log, resumed=child.resumed, stopping=stopping)
+        if again and child.left:
+            self.board.say(f"{job.plan.run_id}: {job.error}; trying it again")
+            self.waiting.appendleft((job, child.left - 1))
+            self.board.ended(job, again=True)
+            return
         self.task.journal.write(job, seconds=time.time() - job.started)
-        path = record.result_path
+        path = record_of(job.plan).result_path
         self.board.ended(job, path if job.outcome in (DONE, RESUMED) and path.exists() else None)
         if job.outcome == FAILED and job.plan.full["fail_fast"] and not stopping:
             self.waiting.clear()
@@ -225,18 +208,6 @@ class LocalLauncher:
 def processes_of(job: Job) -> int:
     trainer = job.plan.full["trainer"]
     return trainer.get("devices", 1) if trainer.get("strategy") == "ddp" else 1
-
-
-def last_words(path: Path, code: int) -> str:
-    """Why a process ended, from what it wrote."""
-    if code < 0:
-        name = signal.Signals(-code).name if -code in set(signal.Signals) else str(-code)
-        return f"its process was ended by {name}" + (" (out of memory?)" if code == -signal.SIGKILL else "")
-    with contextlib.suppress(OSError):
-        lines = [line.strip() for line in path.read_text(errors="replace").splitlines() if line.strip()]
-        if lines:
-            return lines[-1].removeprefix("attnlab: ")
-    return f"its process ended with code {code}"
 
 
 @contextlib.contextmanager

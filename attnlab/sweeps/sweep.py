@@ -17,6 +17,7 @@ from attnlab.config.compose import hydra_version, loosen, plain_folders
 from attnlab.config.plan import Plan
 from attnlab.config.signatures import complete
 from attnlab.config.targets import config_dir
+from attnlab.sweeps import local, submitted, workers
 from attnlab.sweeps.guard import Guard
 from attnlab.sweeps.journal import DONE, FAILED, INTERRUPTED, RESUMED, SKIPPED, Job
 from attnlab.sweeps.task import Task
@@ -61,6 +62,8 @@ class Sweep:
         else:
             plugins = Plugins.instance()
             inner = type(plugins).instantiate_launcher(plugins, **given)
+            if node["_target_"].startswith(submitted.PLUGIN):
+                inner = submitted.SubmittedJobs(inner, task=task)
         self.guards.append(Guard(inner, context=hydra_context, config=config, task=task))
         return self.guards[-1]
 
@@ -104,10 +107,9 @@ def launch(jobs: Sequence[Sequence[str]], *, job: Callable[[Plan], Any], options
     from hydra.core.global_hydra import GlobalHydra
     from hydra.types import HydraContext, RunMode
 
-    from attnlab.sweeps import local as launcher
-
     console()
-    launcher.register()
+    local.register()
+    workers.register()
     GlobalHydra.instance().clear()
     sweep = Sweep(job)
 

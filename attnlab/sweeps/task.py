@@ -22,6 +22,10 @@ class Task:
 
     def __init__(self, job: Callable[[Plan], Any], journal: Journal | None = None) -> None:
         self.job, self.journal = job, journal
+        self.queued_again = False  # a cluster takes this process away, and starts the job anew later
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "queued_again": False}
 
     def __call__(self, cfg: Any) -> float | None:
         from hydra.core.hydra_config import HydraConfig
@@ -40,6 +44,9 @@ class Task:
             job.outcome = INTERRUPTED
             raise
         except (Exception, SystemExit) as error:
+            if self.queued_again and isinstance(error, SystemExit):
+                job.outcome = INTERRUPTED
+                raise
             self.journal.failure(job, error)
         finally:
             self.journal.write(job, seconds=time.time() - start)
@@ -57,7 +64,7 @@ class Task:
                 job.outcome = SKIPPED if skipped else RESUMED if resumed else DONE
                 return
             except Exception as error:
-                if isinstance(error, ConfigError) or not left:
+                if isinstance(error, ConfigError) or self.queued_again or not left:
                     raise
                 log.error("%s: %s; trying it again", plan.run_id, first_line(error))
             gc.collect()

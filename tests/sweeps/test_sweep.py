@@ -18,7 +18,7 @@ from attnlab.config.compose import compose
 from attnlab.config.plan import Plan
 from attnlab.config.targets import ConfigError
 from attnlab.records.record import Record, read_history
-from attnlab.sweeps import board, devices, sweep
+from attnlab.sweeps import board, commands, devices, sweep
 from attnlab.sweeps import local as launcher
 from attnlab.sweeps.cli import main
 from attnlab.train import job
@@ -240,10 +240,10 @@ def test_the_board_reads_the_record(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 def test_last_words(tmp_path: Path) -> None:
     path = tmp_path / "x.log"
-    assert launcher.last_words(path, -9) == "its process was ended by SIGKILL (out of memory?)"
-    assert launcher.last_words(path, 3) == "its process ended with code 3"
+    assert commands.last_words(path, -9) == "its process was ended by SIGKILL (out of memory?)"
+    assert commands.last_words(path, 3) == "its process ended with code 3"
     path.write_text("much\nattnlab: data: no such file\n\n")
-    assert launcher.last_words(path, 1) == "data: no such file"
+    assert commands.last_words(path, 1) == "data: no such file"
 
 
 # ---- the local launcher with processes that only pretend to train ----------------------------------------------------------------------

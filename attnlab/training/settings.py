@@ -123,6 +123,7 @@ class Settings:
 
     def trainer(self) -> "pl.Trainer":
         import pytorch_lightning as pl
+        from pytorch_lightning.plugins.environments import LightningEnvironment
 
         from attnlab.training.checkpointing import CheckpointWriter
 
@@ -135,7 +136,8 @@ class Settings:
                 strategy=self.strategy,
                 logger=False,
                 enable_checkpointing=False,  # our own callback does it
-                plugins=[CheckpointWriter()],
+                # in a Slurm job too we start the processes of ddp, and what queues a job again is its launcher's affair
+                plugins=[CheckpointWriter(), LightningEnvironment()],
                 enable_progress_bar=False,
                 enable_model_summary=False,
                 num_sanity_val_steps=0,

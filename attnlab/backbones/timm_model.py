@@ -2,7 +2,10 @@
 """Any model of timm as a backbone, under timm's own names, with our first and last places added."""
 
 import difflib
+import hashlib
 import os
+import re
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -86,16 +89,20 @@ def timm_model(
 
 
 def _create(name: str, shape: tuple[int, ...], pretrained: bool, options: dict[str, Any]) -> nn.Module:
-    """timm.create_model with the image size where the model takes one."""
+    """timm.create_model with the image size where the model takes one; weights that it fetches are those that their name promises."""
     import timm
 
+    timm.models.set_pretrained_check_hash(True)  # for weights by URL, whose file names carry a part of their SHA-256
     try:
         try:
-            return timm.create_model(name, pretrained=pretrained, img_size=tuple(shape[1:]), **options)
+            model = timm.create_model(name, pretrained=pretrained, img_size=tuple(shape[1:]), **options)
         except TypeError as error:
             if "img_size" not in str(error):
                 raise
-            return timm.create_model(name, pretrained=pretrained, **options)
+            model = timm.create_model(name, pretrained=pretrained, **options)
+        if pretrained and "pretrained_cfg_overlay" not in options:
+            check_cached(timm.get_pretrained_cfg(name))
+        return model
     except Exception as error:  # timm, its hub client and its file readers each raise their own kinds
         reason = f"{type(error).__name__}: {(str(error).strip() or 'no message').splitlines()[0]}"
         if not pretrained:
@@ -110,6 +117,22 @@ def _create(name: str, shape: tuple[int, ...], pretrained: bool, options: dict[s
             f"the pretrained weights of {name} could not be fetched ({reason}). Without a network: put {source} into Hugging Face's cache "
             f"(HF_HOME, ~/.cache/huggingface by default), or download its model.safetensors elsewhere and give model.weights=FILE"
         ) from error
+
+
+def check_cached(config: Any) -> None:
+    """ValueError: a file of weights in the Hugging Face cache is not what the hub sent. The cache names a file of weights by the SHA-256
+    that the hub states for it; its client compares sizes alone. Small files that go by another name are left unchecked."""
+    from huggingface_hub import try_to_load_from_cache
+
+    for file in ("model.safetensors", "pytorch_model.bin"):
+        path = try_to_load_from_cache(config.hf_hub_id, file) if getattr(config, "hf_hub_id", None) else None
+        if not isinstance(path, str):
+            continue
+        blob = Path(path).resolve()
+        with open(blob, "rb") as opened:
+            found = hashlib.file_digest(opened, "sha256").hexdigest()
+        if re.fullmatch("[0-9a-f]{64}", blob.name) and found != blob.name:
+            raise ValueError(f"{blob} has the SHA-256 {found[:12]}; it is damaged or was exchanged, remove it")
 
 
 def _check_weights(model: nn.Module, name: str, weights: str) -> None:

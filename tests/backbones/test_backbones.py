@@ -11,6 +11,7 @@ import torch.nn.functional as F
 import yaml
 from torch import nn
 
+import attnlab.backbones.timm_model as timm_module
 from attnlab.backbones.cnn3 import cnn3
 from attnlab.backbones.densenet import densenet_bc
 from attnlab.backbones.iresnet import iresnet18, iresnet50
@@ -316,6 +317,29 @@ def test_timm_pretrained_without_a_network(monkeypatch):
     monkeypatch.setattr(timm, "create_model", offline)
     with pytest.raises(ValueError, match=r"resnet18 could not be fetched .*timm/resnet18.*HF_HOME.*model.weights=FILE"):
         timm_model(5, SMALL, name="resnet18", pretrained=True)
+
+
+def test_weights_of_the_hub_are_what_their_name_in_the_cache_promises(tmp_path, monkeypatch):
+    """A blob is named by its SHA-256; a byte of it changes, and a small file has another kind of name."""
+    import hashlib
+    from types import SimpleNamespace
+
+    import huggingface_hub
+
+    content = b"weights of a network"
+    blob, link = tmp_path / hashlib.sha256(content).hexdigest(), tmp_path / "model.safetensors"
+    blob.write_bytes(content)
+    link.symlink_to(blob)
+    cached = {"model.safetensors": str(link)}
+    monkeypatch.setattr(huggingface_hub, "try_to_load_from_cache", lambda repo, file: cached.get(file))
+    config = SimpleNamespace(hf_hub_id="timm/any")
+    timm_module.check_cached(config)
+    blob.write_bytes(content.replace(b"w", b"v"))
+    with pytest.raises(ValueError, match="it is damaged or was exchanged, remove it"):
+        timm_module.check_cached(config)
+    cached["model.safetensors"] = str(blob.rename(tmp_path / hashlib.sha1(content).hexdigest()))
+    timm_module.check_cached(config)
+    timm_module.check_cached(SimpleNamespace(hf_hub_id=None))
 
 
 @pytest.mark.parametrize("path", MODEL_FILES, ids=lambda path: path.stem)

@@ -14,7 +14,7 @@ Shows a paper's table beside what was measured here, lists the runs that are mis
   paths.outputs=DIR        where the runs are (outputs)
   wandb=true               log the table and its runs to W&B, offline where there are no credentials
   hydra.searchpath=[..] allow_targets=[..]   configs and code of somebody else, for every cell; a table cannot permit itself any
-  hydra/launcher=NAME      with action=run: basic (one after another), local, joblib, submitit_local, submitit_slurm;
+  hydra/launcher=NAME      with action=run: basic (one after another), local, joblib, dask, submitit_local, submitit_slurm;
   hydra.launcher.KEY=...   and its settings
 """
 

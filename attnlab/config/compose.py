@@ -58,6 +58,16 @@ def typed(override: str) -> str:
     return override.removeprefix("++")
 
 
+def words_alone(hydra: Any, overrides: Iterable[str]) -> list[str]:
+    """The words of a command that is one run: its overrides, and what of the command of a whole sweep (`hydra`: its config's own part) it
+    needs to find the same configs."""
+    folders = [
+        word for source in hydra.runtime.config_sources if source.provider == "command-line" for word in ("--config-dir", source.path)
+    ]
+    searched = [text for text in hydra.overrides.hydra if text.lstrip("+").startswith("hydra.searchpath=")]
+    return ["--config-name", hydra.job.config_name, *(word for path in folders for word in ("--config-dir", path)), *searched, *overrides]
+
+
 def compose(overrides: Sequence[str] = (), *, config_name: str = "train") -> Plan:
     """The checked plan of a list of overrides, without running anything: `compose(["model=resnet18", "seed=1"]).run_id`."""
     import hydra

@@ -1,6 +1,7 @@
 """Fit: a learner through its epochs, in this process or, with trainer=ddp, in several."""
 
 import contextlib
+import importlib.util
 import os
 import sys
 from collections.abc import Iterator
@@ -11,7 +12,7 @@ import torch
 
 from attnlab.callbacks.checkpoint import Checkpoint
 from attnlab.callbacks.progress import Progress
-from attnlab.config.compose import loosen
+from attnlab.config.compose import loosen, words_alone
 from attnlab.config.plan import Plan
 from attnlab.config.targets import ConfigError
 from attnlab.data.base import ImageData
@@ -21,6 +22,8 @@ from attnlab.training.settings import Settings
 
 if TYPE_CHECKING:
     from attnlab.training.learner import Learner
+
+COMMAND = "attnlab.train"
 
 
 def fit(learner: "Learner", data: ImageData, settings: Settings, *, plan: Plan, path: Path, resume: bool) -> None:
@@ -50,14 +53,21 @@ def fit(learner: "Learner", data: ImageData, settings: Settings, *, plan: Plan, 
 
 @contextlib.contextmanager
 def _children(plan: Plan, world: int) -> Iterator[None]:
-    """Lightning starts the other processes of ddp by our command line: in a sweep it must be this job's, not the sweep's."""
-    argv, environment = list(sys.argv), dict(os.environ)
-    if world > 1 and {"-m", "--multirun"} & set(argv):
-        sys.argv[1:] = [*(word for word in argv if word.startswith("hydra.searchpath=")), *loosen(plan.overrides)]
+    """Lightning starts the other processes of ddp by the command of this one: in a sweep, a table or a job of a cluster it must be this
+    run's own."""
+    main = sys.modules["__main__"]
+    argv, environment, spec = list(sys.argv), dict(os.environ), main.__spec__
+    alone = spec is not None and spec.name == COMMAND and not {"-m", "--multirun"} & set(argv)
+    if world > 1 and not alone:
+        from hydra.core.hydra_config import HydraConfig
+
+        overrides = loosen(plan.overrides)
+        sys.argv[1:] = words_alone(HydraConfig.get(), overrides) if HydraConfig.initialized() else overrides
+        main.__spec__ = importlib.util.find_spec(COMMAND)
     try:
         yield
     finally:
-        sys.argv[:] = argv
+        sys.argv[:], main.__spec__ = argv, spec
         for key in ("LOCAL_RANK", "NODE_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"):
             os.environ.pop(key, None)
         os.environ.update({key: value for key, value in environment.items() if key not in os.environ})

@@ -6,18 +6,14 @@ from pathlib import Path
 from typing import Any
 
 from attnlab.config import result
+from attnlab.config.compose import words_alone
 from attnlab.records.lookup import record_of
 from attnlab.sweeps.journal import DONE, FAILED, INTERRUPTED, RESUMED, Job
 
 
 def words_of(config: Any, job: Job) -> list[str]:
-    """The job by itself, with what of the sweep's own command it needs to find the same configs; python's words, without python."""
-    words = ["--config-name", config.hydra.job.config_name]
-    for source in config.hydra.runtime.config_sources:
-        if source.provider == "command-line":
-            words += ["--config-dir", source.path]
-    words += [text for text in config.hydra.overrides.hydra if text.lstrip("+").startswith("hydra.searchpath=")]
-    return ["-m", "attnlab.train", *words, *job.overrides]
+    """The job by itself: python's words, without python."""
+    return ["-m", "attnlab.train", *words_alone(config.hydra, job.overrides)]
 
 
 def note_end(job: Job, code: int, *, log: Path, resumed: bool, stopping: bool = False) -> bool:

@@ -78,7 +78,7 @@ class SubmittedJobs:
         given = dict(self.launcher.params)
         folder, retries = given.pop("submitit_folder"), given.pop("max_num_timeout", None)
         if self.kind == "slurm" and given.get("cpus_per_task"):
-            # since Slurm 22.05 srun does not read what sbatch was told, and would bind the job to one CPU
+            # from Slurm 22.05 on srun does not take this from sbatch, and where steps are bound to CPUs it has to be told
             given["setup"] = ["export SRUN_CPUS_PER_TASK=$SLURM_CPUS_PER_TASK", *(given.get("setup") or [])]
         times = {} if retries is None else {f"{self.kind}_max_num_timeout": retries}
         executor = submitit.AutoExecutor(folder=folder, cluster=self.kind, **times)
@@ -136,7 +136,7 @@ class Queue:
         return f"{self.kind} job {self.jobs[number].job_id}"
 
     def folder(self, number: int) -> str:
-        return os.path.relpath(self.jobs[number].paths.folder)
+        return str(self.jobs[number].paths.folder)
 
     def has_result(self, number: int) -> bool:
         paths = self.jobs[number].paths

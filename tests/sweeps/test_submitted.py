@@ -135,3 +135,21 @@ def test_a_slurm_job_starts_the_processes_of_ddp_itself(monkeypatch: pytest.Monk
         monkeypatch.setenv(name, value)
     trainer = Settings(accelerator="cpu", strategy="ddp", devices=2).trainer()
     assert isinstance(trainer.strategy.cluster_environment, LightningEnvironment)
+
+
+@pytest.mark.parametrize("name", ["submitit.core._submit", "attnlab.table", None])
+def test_the_processes_of_ddp_are_started_by_the_command_of_the_run(name: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a job of a cluster and in a table the command of this process is another; a single run's own stays as it is."""
+    from attnlab.pipeline import fit
+
+    plan = compose([*POINTS, "trainer=ddp", "trainer.accelerator=cpu"])
+    main = sys.modules["__main__"]
+    monkeypatch.setattr(main, "__spec__", name and SimpleNamespace(name=name))
+    monkeypatch.setattr(sys, "argv", ["somewhere", "else"])
+    before = main.__spec__
+    with fit._children(plan, 2):
+        assert main.__spec__.name == "attnlab.train" and {"trainer=ddp", "++trainer.accelerator=cpu"} <= set(sys.argv[1:])
+    assert main.__spec__ is before and sys.argv == ["somewhere", "else"]
+    monkeypatch.setattr(main, "__spec__", SimpleNamespace(name="attnlab.train"))
+    with fit._children(plan, 2):
+        assert sys.argv == ["somewhere", "else"]

@@ -6,6 +6,7 @@ The slow one trains, and kills a worker in the middle: `pytest -m slow -n 0 test
 import os
 import signal
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -15,7 +16,8 @@ import pytest
 
 from attnlab.sweeps import sweep, workers
 from tests import ROOT
-from tests.sweeps.test_launcher import WORDS, command_of, processes_of, results
+from tests.sweeps.test_launcher import WORDS, processes_of, results
+from tests.sweeps.test_launcher import words_of as sweep_of
 
 PRETEND = """
 import os, sys, time
@@ -149,7 +151,8 @@ def test_a_run_goes_on_from_its_checkpoint_on_another_worker(cluster: str, tmp_p
     def epochs() -> list[int]:
         return [len(path.read_text().splitlines()) - 1 for path in tmp_path.glob("runs/*/metrics.csv")]
 
-    process = subprocess.Popen(command_of(tmp_path, *words), cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    command = [sys.executable, "-m", "attnlab.train", *sweep_of(tmp_path, *words)]
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     try:
         end = time.monotonic() + 300
         while len(epochs()) < 2 or min(epochs()) < 2:

@@ -20,12 +20,15 @@ def main(job: Callable[[Plan], Any], *, config_name: str = "train") -> None:
     import hydra
     from hydra.core.hydra_config import HydraConfig
 
+    from attnlab.config.sources import check_options, checked_sources
+
     console()
     register()
     os.environ["HYDRA_FULL_ERROR"] = "1"  # hand errors to us, who print them in one line
     command = list(sys.argv[1:])
     with one_line():
         sys.argv[1:] = loosen(command)
+        check_options(sys.argv[1:])
     failed: list[Exception] = []
 
     @hydra.main(config_path=str(config_dir().resolve()), config_name=config_name, **hydra_version())
@@ -38,16 +41,17 @@ def main(job: Callable[[Plan], Any], *, config_name: str = "train") -> None:
             failed.append(error)
 
     try:
-        if {"-m", "--multirun", "hydra.mode=MULTIRUN"} & set(command):
-            from attnlab.sweeps.sweep import Sweep
+        with checked_sources():
+            if {"-m", "--multirun", "hydra.mode=MULTIRUN"} & set(command):
+                from attnlab.sweeps.sweep import Sweep
 
-            count = Sweep(job).run(entry)
-            if count:
-                leave(f"{count} of the sweep's jobs failed; repeat the command to retry them")
-        else:
-            entry()
-            if failed:
-                raise failed[0]
+                count = Sweep(job).run(entry)
+                if count:
+                    leave(f"{count} of the sweep's jobs failed; repeat the command to retry them")
+            else:
+                entry()
+                if failed:
+                    raise failed[0]
     except KeyboardInterrupt:
         leave("interrupted; the same command goes on from the last checkpoint", code=130)
     except BrokenPipeError:  # the reader of our output left

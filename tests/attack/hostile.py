@@ -1,0 +1,2 @@
+def attack(report, *, seed):
+    pass

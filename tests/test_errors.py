@@ -106,6 +106,8 @@ def test_bad_configurations_end_in_one_line(words: str) -> None:
 
 
 BAD_BUILDS = {
+    "evaluator=transductive evaluator.transductive.alpha=-1": r"evaluator\.transductive: alpha must be at least 0",
+    "evaluator=explanations evaluator.explanations.num_perturbed=-1": r"evaluator\.explanations: num_perturbed must be at least 0",
     "trainer.max_epochs=0": r"trainer: max_epochs must be at least 1, got 0",
     "trainer.threads=-1": r"trainer: threads must be at least 1 or null, got -1",
     "trainer.devices=2": r"trainer: devices=2 needs strategy=ddp",

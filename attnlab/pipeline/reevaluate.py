@@ -65,6 +65,7 @@ class Reevaluation:
 
     def __init__(self, plan: Plan, run: FinishedRun, *, folder: Path | None = None, about: Mapping[str, Any] | None = None) -> None:
         self.record = Record(folder or run.folder / "evaluations" / plan.address)
+        self.record.check_links()
         about = about or {key: run.stored[key] for key in ("run_id", "parameters", "places", "epochs")}
         self.writer = ResultWriter({**started(plan), **about}, self.record.write)
         self.plan, self.run = plan, run

@@ -73,6 +73,7 @@ class Run:
     def go(self) -> float | None:
         try:
             self.record.sweep_temporaries()
+            self.record.check_links()
             self.writer.stage("build", self.build)
             with self.record.training_lock(self.plan.training):  # of runs that need one training, one trains and the others take it
                 self.writer.stage("fit", self.fit)

@@ -25,6 +25,7 @@ from attnlab.config.result import BROKEN, FAILED, FINISHED, INTERRUPTED, RUNNING
 from attnlab.records.atomic import free_name, plain_json, set_aside, write_atomic
 from attnlab.records.checkpoint import inspect_checkpoint
 from attnlab.records.lock import hold, hold_if_free, is_locked
+from attnlab.terminal import Visible
 
 log = logging.getLogger("attnlab")
 
@@ -142,6 +143,14 @@ class Record:
         os.replace(self.folder, target)
         return target
 
+    def check_links(self) -> None:
+        """ValueError where a folder inside a run's, that is written to, is a link: with a run of somebody else it comes along, and may lead
+        anywhere. The run's own folder may be one."""
+        inside = [self.folder / "figures", *([self.folder.parent, self.folder] if self.folder.parent.name == "evaluations" else [])]
+        for path in inside:
+            if path.is_symlink():
+                raise ValueError(f"{path}: is a link to {path.resolve()}, and nothing is written through it; remove it")
+
     def sweep_temporaries(self) -> None:
         """Half-written files that a killed process left."""
         for path in self.folder.glob(".*.tmp"):
@@ -152,7 +161,7 @@ class Record:
         """Everything logged goes into train.log too, with the time; tracebacks go there only."""
         self.folder.mkdir(parents=True, exist_ok=True)
         handler = Logfile(self.folder / "train.log")
-        handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
+        handler.setFormatter(Visible("%(asctime)s %(message)s"))
         handler.setLevel(logging.DEBUG)
         log.addHandler(handler)
         log.setLevel(logging.DEBUG)

@@ -20,11 +20,12 @@ os.environ["WANDB_MODE"] = "offline"
 from tests.attack import files, forked, hostile, kills, lines
 from tests.attack.report import Report
 
+# the attack, how many, its part of the time
 ATTACKS = {
-    "hostile": (hostile.attack, 10_000, 0.1),
-    "kills": (kills.attack, 200, 0.3),
-    "files": (files.attack, 500, 0.35),
-    "lines": (lines.attack, 1000, 1.0),
+    "hostile": (hostile.attack, len(hostile.CASES), 2),
+    "kills": (kills.attack, 200, 4),
+    "files": (files.attack, 500, 4),
+    "lines": (lines.attack, 1000, 5),
 }
 
 
@@ -47,15 +48,12 @@ def main() -> int:
     forked.warm()
     began = time.monotonic()
     reports = []
-    for name, (attack, goal, share) in ATTACKS.items():
+    for name, (attack, goal, part) in ATTACKS.items():
         if name in chosen:
             left = given.minutes * 60 - (time.monotonic() - began)
+            left *= part / sum(ATTACKS[other][2] for other in list(ATTACKS)[list(ATTACKS).index(name) :] if other in chosen)
             wanted = getattr(given, name)
-            report = Report(
-                name,
-                round(goal * given.scale) if wanted is None else wanted,
-                deadline=time.monotonic() + (left * share if len(chosen) > 1 else left),
-            )
+            report = Report(name, round(goal * given.scale) if wanted is None else wanted, deadline=time.monotonic() + left)
             attack(report, seed=given.seed)
             report.show(now=True)
             reports.append(report)

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from attnlab.config.result import BROKEN, FAILED, FINISHED, INTERRUPTED, RUNNING, address_in, read_result, sealed
-from attnlab.records.atomic import free_name, plain_json, set_aside, write_atomic
+from attnlab.records.atomic import free_name, plain_json, set_aside, sweep_temporaries, write_atomic
 from attnlab.records.checkpoint import inspect_checkpoint
 from attnlab.records.lock import hold, hold_if_free, is_locked
 from attnlab.terminal import Visible
@@ -98,8 +98,10 @@ class Record:
         write_atomic(self.result_path, json.dumps(sealed(plain_json(result)), indent=1) + "\n")
 
     def announce_training(self, training: str) -> None:
-        """For runs to come that need the same training: it is in this folder."""
-        write_atomic(self.folder.parent / ".trainings" / training, self.run_id)
+        """For runs to come that need the same training: it is in this folder. Done under its `training_lock`."""
+        path = self.folder.parent / ".trainings" / training
+        sweep_temporaries(path)
+        write_atomic(path, self.run_id)
 
     def trained_elsewhere(self, training: str) -> tuple["Record", dict[str, Any]] | None:
         """The record that states it has done this training, and what it holds. Whether it has, its checkpoint shows."""

@@ -21,8 +21,8 @@ from typing import Any
 import numpy as np
 import torch
 import yaml
-from attnlab.records.result import sealed
 
+from attnlab.config.result import sealed
 from attnlab.tables.cache import digest as cache_digest
 from tests.attack.forked import Ended, command, forked
 from tests.attack.report import Report

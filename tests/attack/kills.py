@@ -20,8 +20,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from attnlab.records.result import read_result
 
+from attnlab.config.result import read_result
 from tests.attack.forked import Ended, command, start, wait
 from tests.attack.report import Report
 from tests.conftest import POINTS, TINY

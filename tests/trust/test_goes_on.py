@@ -141,3 +141,18 @@ def again(folder: Path) -> list[str]:
     """The words of a run whose record is no more, so that it is made once again."""
     (folder / "result.json").unlink()
     return POINTS
+
+
+def test_nothing_is_left_of_what_a_killed_process_wrote_to_the_folders_that_runs_share(run: Callable[..., dict]) -> None:
+    first = run("trainer.max_epochs=1", base=POINTS)
+    runs, training, address = run.outputs / "runs", first["training"], first["plan"].address
+    left = [
+        runs / ".trainings" / f".{training}.1.tmp",
+        *(runs / ".locks" / f".{name}.owner.1.tmp" for name in (address, f"training-{training}")),
+    ]
+    other = runs / ".locks" / ".deadbeef.owner.1.tmp"  # of a run that is not ours
+    for path in (*left, other):
+        path.write_text("half")
+    (first["folder"] / "result.json").unlink()
+    run("trainer.max_epochs=1", base=POINTS)
+    assert not any(path.exists() for path in left) and other.exists()

@@ -9,6 +9,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from typing import Any, NoReturn
 
+import yaml
 from hydra._internal import hydra as engine
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.utils import get_args_parser
@@ -24,6 +25,14 @@ class Loader(ConfigLoaderImpl):
     Hydra itself builds whatever `hydra.callbacks`, `hydra.launcher`, `hydra.sweeper` and `hydra.job_logging` name, before any of our checks
     sees a config; so a file says nothing of them. Hydra only warns of a folder that is not there.
     """
+
+    def load_configuration(self, *args: Any, **kwargs: Any) -> Any:
+        try:
+            return super().load_configuration(*args, **kwargs)
+        except (yaml.YAMLError, UnicodeDecodeError) as error:
+            raise ConfigError(f"a config cannot be read: {' '.join(str(error).split())}") from error
+        except RecursionError as error:
+            raise ConfigError("a config cannot be read: it holds itself") from error
 
     def _process_config_searchpath(self, config_name: Any, parsed_overrides: Any, repo: Any) -> None:
         with warnings.catch_warnings():  # also of a package's folder without `__init__.py`, which Hydra reads all the same

@@ -150,6 +150,7 @@ for name, text in {
     "new": "title: !!python/object/new:os.mkdir [MARKER]\n",
     "module": "title: !!python/module:evil_of_tests.mod\n",
     "name": "title: !!python/name:os.system\n",
+    "loop": "title: t\nrows: &a [*a]\n",
 }.items():
 
     def of_yaml(room: Room, text: str = text) -> list[Asked]:

@@ -79,6 +79,19 @@ def test_a_folder_given_as_an_option_is_of_others_too(theirs, tmp_path: Path, mo
     assert "sets hydra" in said and not (tmp_path / "marker").exists()
 
 
+BROKEN = ("x: !!python/object/apply:os.mkdir [MARKER]\n", "a: [1\n", "a: 1\n b: 2\n", "\t- x", "a: &a [*a]\n", "[1, 2]\n", "text\n", "a: \x07\n")
+
+
+@pytest.mark.parametrize("text", BROKEN)
+def test_a_file_that_is_no_config(text: str, theirs, tmp_path: Path, monkeypatch, capsys) -> None:
+    words = [*POINTS, theirs("# @package _global_\n" + text), "experiment=theirs"]
+    with pytest.raises(ConfigError) as caught:
+        compose(words)
+    assert "\n" not in str(caught.value)
+    said = run_main(words, monkeypatch, capsys)
+    assert said.count("\n") == 1 and not (tmp_path / "marker").exists()
+
+
 def test_a_harmless_file_of_others_is_taken(theirs) -> None:
     word = theirs("# @package _global_\ndefaults: [{override /schedule: cosine}]\nseed: 7\n")
     assert compose([*POINTS, word, "experiment=theirs"]).full["seed"] == 7

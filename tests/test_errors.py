@@ -63,6 +63,8 @@ BAD_CONFIGS = {
     "objective=nope": r"objective=nope: must be a metric such as test/acc",
     "objective=tset/acc": r"objective=tset/acc: must be a metric such as test/acc",
     "~paths.outputs": r"paths\.outputs: missing; it cannot be deleted",
+    "paths.outputs=": r"paths\.outputs: must name a folder",
+    "hydra.verbose=7": r"hydra\.verbose=7: must be true, false",
     "paths.outputs=[a]": r"paths=.*must be keys with values, each a text",
     "trainer.accelerator={x:1}": r"trainer\.accelerator=\{'x': 1\}: must be one of auto, cpu, gpu",
     "model.width={a:1}": r"model\.width=.*: must be a whole number",

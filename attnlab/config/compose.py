@@ -50,6 +50,12 @@ def loosen(arguments: Sequence[str]) -> list[str]:
     return found
 
 
+def options_last(words: Sequence[str]) -> list[str]:
+    """The overrides, then the options: Hydra takes `-m seed=0,1` and `seed=0,1 -m`, but no option between two overrides."""
+    is_option = [word.startswith("-") or before in OPTIONS_WITH_VALUE for before, word in zip(["", *words], words)]
+    return [*(word for word, option in zip(words, is_option) if not option), *(word for word, option in zip(words, is_option) if option)]
+
+
 def typed(override: str) -> str:
     """An override as a person types it: without what `loosen` put before it."""
     return override.removeprefix("++")
@@ -108,7 +114,9 @@ def explain(error: BaseException) -> str:
     if (found := re.search(r"Could not override '([^']*)'", text)) and found[1] in LAYERS:
         return f"{found[1]}: there is no file of configs/{found[1]} to choose"
     if found := re.search(r"Could not override '([^']*)'", text):
-        return f"unknown key {found[1]}; {nearest(found[1], _top_level())}"
+        node, path = getattr(error.__cause__, "parent_node", None), found[1].rpartition(".")[0]
+        beside = list(map(str, node)) if path and node else _top_level()  # of hydra.launcher.partion: the launcher's own keys
+        return f"unknown key {found[1]}; {nearest(found[1].removeprefix(f'{path}.'), beside, prefix=f'{path}.' if path and node else '')}"
     if found := re.search(r"Could not delete.*?'([^']*)'|Could not delete from config\. '?(\S+?)'? does not exist", text):
         return f"~{found[1] or found[2]}: there is nothing to delete under that key"
     if found := re.match(r"LexerNoViableAltException: (.*?) ?\^?$", text):

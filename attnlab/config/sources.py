@@ -28,11 +28,15 @@ class Loader(ConfigLoaderImpl):
 
     def load_configuration(self, *args: Any, **kwargs: Any) -> Any:
         try:
-            return super().load_configuration(*args, **kwargs)
+            config = super().load_configuration(*args, **kwargs)
         except (yaml.YAMLError, UnicodeDecodeError) as error:
             raise ConfigError(f"a config cannot be read: {' '.join(str(error).split())}") from error
         except RecursionError as error:
             raise ConfigError("a config cannot be read: it holds itself") from error
+        verbose = config.hydra.verbose
+        if not isinstance(verbose, bool | str | Sequence):
+            raise ConfigError(f"hydra.verbose={verbose}: must be true, false, or names of loggers")
+        return config
 
     def _process_config_searchpath(self, config_name: Any, parsed_overrides: Any, repo: Any) -> None:
         with warnings.catch_warnings():  # also of a package's folder without `__init__.py`, which Hydra reads all the same

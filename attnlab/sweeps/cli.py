@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from attnlab.config.checks import check
-from attnlab.config.compose import hydra_version, loosen, typed
+from attnlab.config.compose import hydra_version, loosen, options_last, typed
 from attnlab.config.plan import Plan
 from attnlab.config.targets import config_dir
 from attnlab.sweeps.local import register
@@ -27,7 +27,7 @@ def main(job: Callable[[Plan], Any], *, config_name: str = "train") -> None:
     os.environ["HYDRA_FULL_ERROR"] = "1"  # hand errors to us, who print them in one line
     command = list(sys.argv[1:])
     with one_line():
-        sys.argv[1:] = loosen(command)
+        sys.argv[1:] = options_last(loosen(command))
         check_options(sys.argv[1:])
     failed: list[Exception] = []
 

@@ -59,6 +59,7 @@ def another_digit(content: bytes, draw: random.Random) -> bytes:
     return content[:place] + bytes([48 + (content[place] - 48 + draw.randint(1, 9)) % 10]) + content[place + 1 :]
 
 
+TEXTS = (b"{}", b"[]", b"null", b"\xff\xfe", b'{"status": "finished"}', b"NaN", b"\n", b"../../x", b"1e999")
 DAMAGE: dict[str, Callable[[bytes, random.Random], bytes]] = {
     "flip": flip,
     "flips": flips,
@@ -69,7 +70,7 @@ DAMAGE: dict[str, Callable[[bytes, random.Random], bytes]] = {
     "digit": another_digit,
     "doubled": lambda content, draw: content + content[: draw.randint(1, len(content))],
     "noise": lambda content, draw: draw.randbytes(draw.choice([1, 100, len(content)])),
-    "text": lambda content, draw: draw.choice([b"{}", b"[]", b"null", b"\xff\xfe", b"{\"status\": \"finished\"}", b"NaN", b"\n", b"../../x", b"1e999"]),
+    "text": lambda content, draw: draw.choice(TEXTS),
 }  # fmt: skip
 # also `swapped` (the file of another run) and `gone`
 

@@ -234,7 +234,8 @@ class Mutations:
 
     def unknown_key(self):
         where = self._draw.choice([leaf.key for leaf in self._leaves if "." in leaf.key])
-        new = f"{where.rpartition('.')[0]}.{self._draw.choice(['nope', 'lrr', 'p', 'Width', '_x', 'at2'])}={self._draw.choice(['1', 'x', 'null', '[]'])}"
+        name = self._draw.choice(["nope", "lrr", "p", "Width", "_x", "at2"])
+        new = f"{where.rpartition('.')[0]}.{name}={self._draw.choice(['1', 'x', 'null', '[]'])}"
         if new.partition("=")[0] in self._keys:
             return None
         return self._with(self._draw.choice(["", "+", "++"]) + new), REFUSE, new
@@ -299,7 +300,11 @@ class Mutations:
 
     def mark(self):
         places = [leaf.key.rpartition(".")[0] for leaf in self._leaves if "." in leaf.key]
-        new = f"{self._draw.choice(places)}.{self._draw.choice(['_partial_', '_args_', '_recursive_', '_convert_'])}={self._draw.choice(['7', '[1]', 'all', 'false'])}"
+        mark, value = (
+            self._draw.choice(["_partial_", "_args_", "_recursive_", "_convert_"]),
+            self._draw.choice(["7", "[1]", "all", "false"]),
+        )
+        new = f"{self._draw.choice(places)}.{mark}={value}"
         return self._with(new), REFUSE, new
 
     def deletion(self):

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from attnlab.config.compose import compose, compose_cells
+from attnlab.config.compose import compose, compose_cells, options_last
 from attnlab.config.targets import ConfigError
 from attnlab.sweeps.cli import main
 from tests.conftest import POINTS
@@ -79,7 +79,16 @@ def test_a_folder_given_as_an_option_is_of_others_too(theirs, tmp_path: Path, mo
     assert "sets hydra" in said and not (tmp_path / "marker").exists()
 
 
-BROKEN = ("x: !!python/object/apply:os.mkdir [MARKER]\n", "a: [1\n", "a: 1\n b: 2\n", "\t- x", "a: &a [*a]\n", "[1, 2]\n", "text\n", "a: \x07\n")
+BROKEN = (
+    "x: !!python/object/apply:os.mkdir [MARKER]\n",
+    "a: [1\n",
+    "a: 1\n b: 2\n",
+    "\t- x",
+    "a: &a [*a]\n",
+    "[1, 2]\n",
+    "text\n",
+    "a: \x07\n",
+)
 
 
 @pytest.mark.parametrize("text", BROKEN)
@@ -90,6 +99,29 @@ def test_a_file_that_is_no_config(text: str, theirs, tmp_path: Path, monkeypatch
     assert "\n" not in str(caught.value)
     said = run_main(words, monkeypatch, capsys)
     assert said.count("\n") == 1 and not (tmp_path / "marker").exists()
+
+
+@pytest.mark.parametrize(
+    "words, said",
+    [
+        (
+            "hydra/launcher=submitit_slurm hydra.launcher.partion=gpu",
+            r"unknown key hydra.launcher.partion; nearest: hydra.launcher.partition",
+        ),
+        ("hydra/launcher=local hydra.launcher.jobs=3", "unknown key hydra.launcher.jobs; nearest: hydra.launcher.jobs_per_device"),
+        ("hydra/launcher=locl", "hydra/launcher=locl: there is no such choice; known: basic"),
+        ("seed=0 --foo", "unrecognized arguments: --foo; --help shows what there is"),
+        ("hydra.verbose=7", "hydra.verbose=7: must be true, false, or names of loggers"),
+    ],
+)
+def test_a_mistake_in_hydras_own_keys_is_one_line_with_the_nearest_names(words: str, said: str, monkeypatch, capsys) -> None:
+    found = run_main(["seed=0,1", "-m", *words.split()], monkeypatch, capsys)
+    assert found.startswith(f"attnlab: {said}") and found.count("\n") == 1
+
+
+def test_options_may_stand_anywhere() -> None:
+    words = ["a=1", "-m", "b=2", "--config-dir", "x", "c=3", "--cfg", "job"]
+    assert options_last(words) == ["a=1", "b=2", "c=3", "-m", "--config-dir", "x", "--cfg", "job"]
 
 
 def test_a_harmless_file_of_others_is_taken(theirs) -> None:

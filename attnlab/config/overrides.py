@@ -21,7 +21,8 @@ def key_of(word: str) -> str:
 def permits(word: str) -> bool:
     """Whether an override sets one of PERMISSIONS, or is an option of Hydra's. These count on a command line alone: what a record or a
     table says of them is somebody else's word."""
-    return re.split(r"[^\w]", key_of(word), maxsplit=1)[0] in PERMISSIONS or word.strip().startswith("-")
+    places = key_of(word).split("@")  # `model@hydra.callbacks` is a file of a group, put elsewhere
+    return any(re.split(r"[^\w]", place.strip(), maxsplit=1)[0] in PERMISSIONS for place in places) or word.strip().startswith("-")
 
 
 def check_inside(word: str) -> None:

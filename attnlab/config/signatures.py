@@ -1,6 +1,7 @@
 """Signatures: a config node held against the parameters of its target: unknown keys, missing ones, wrong types, defaults."""
 
 import inspect
+import math
 import types
 import typing
 from collections.abc import Mapping, Sequence
@@ -57,6 +58,8 @@ def complete(node: Any, *, allow: Sequence[str] = (), where: str = "") -> tuple[
         path = join(where, key)
         if key not in known and not accepts_any(target):
             raise ConfigError(f"unknown key {path}; {nearest(key, list(known), prefix=path.removesuffix(key))}")
+        if not is_finite(value):
+            raise ConfigError(f"{path}={value}: must be finite")
         if key in hints and not conforms(value, hints[key]):
             raise ConfigError(f"{path}={value}: must be {describe(hints[key])}")
         value = coerced(value, hints.get(key, Any))
@@ -108,6 +111,15 @@ def conforms(value: Any, hint: Any) -> bool:
             return False
         return not arguments or all(conforms(key, arguments[0]) and conforms(item, arguments[1]) for key, item in value.items())
     return True
+
+
+def is_finite(value: Any) -> bool:
+    """Whether no number in a plain value, at any depth, is NaN or infinite."""
+    if isinstance(value, Mapping):
+        return all(map(is_finite, value.values()))
+    if isinstance(value, list | tuple):
+        return all(map(is_finite, value))
+    return not isinstance(value, float) or math.isfinite(value)
 
 
 def coerced(value: Any, hint: Any) -> Any:

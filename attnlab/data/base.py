@@ -5,11 +5,14 @@ A data set is a dataclass whose fields are its configuration; it defines `load(s
 Legend: N images of a split, C channels, H height, W width.
 """
 
+import contextlib
+import hashlib
 import logging
 import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
@@ -119,6 +122,12 @@ class ImageData:
 
         return {"photos": lambda: photos(self.shape)}
 
+    def sources(self) -> list[Path]:
+        """The files and folders that the splits are read from, as far as they are there; none for images that are computed."""
+        from attnlab.data import ood
+
+        return [path for name in self.ood for path in ood.sources(name, self)]
+
     # What the trainer uses.
 
     @property
@@ -171,9 +180,10 @@ class ImageData:
         return f"{self.name} {'x'.join(map(str, self.shape))}, {self.num_classes} classes: {', '.join(parts)}"
 
     def describe(self) -> dict[str, Any]:
-        """For the record: what tells two data sets of one name apart. A split in memory has a digest of its pixels."""
+        """For the record: what tells two data sets of one name apart. Digests: see `attnlab.records.images`; stamp: see `stamp`."""
         images = {name: len(self.split(name)) for name in self.splits}
-        digests = {name: split.digest() for name in self.splits if isinstance(split := self.split(name), ImageSet)}
+        digests = {name: self.split(name).digest() for name in self.splits}
+        stamp = self.stamp()
         mean, std = self.moments()
         return {
             "name": self.name,
@@ -183,7 +193,14 @@ class ImageData:
             "digests": digests,
             "mean": list(mean),
             "std": list(std),
+            **({"stamp": stamp} if stamp else {}),
         }
+
+    def stamp(self) -> str:
+        """16 hex digits over path, size and time of change of every file in `sources`, without opening one; empty where there is none."""
+        files = [path for source in self.sources() for path in _files_below(source)]
+        lines = sorted(f"{path} {size} {changed}" for path, size, changed in files)
+        return hashlib.sha256("\n".join(lines).encode(errors="surrogateescape")).hexdigest()[:16] if lines else ""
 
     def split(self, name: str) -> ImageSet | FileSet:
         """A split or an OOD set: in memory where it fits, else still encoded. `labels`, `boxes`, `classes`, `shape`, `len` on both."""
@@ -306,6 +323,21 @@ class ImageData:
         if self.resident is not None or device.type != "cuda":
             return self.resident is not False
         return images.images.numel() * 2 <= RESIDENT_SHARE * torch.cuda.mem_get_info(device)[0]  # x2: the borders
+
+
+def _files_below(path: Path) -> Iterator[tuple[str, int, int]]:
+    """(path, bytes, nanoseconds of its last change) of a file, or of every file below a folder."""
+    with contextlib.suppress(OSError):
+        if not path.is_dir():
+            found = path.stat()
+            yield str(path), found.st_size, found.st_mtime_ns
+            return
+        for entry in os.scandir(path):
+            if entry.is_dir():
+                yield from _files_below(Path(entry.path))
+            else:
+                found = entry.stat()
+                yield entry.path, found.st_size, found.st_mtime_ns
 
 
 def _unit(images: Tensor) -> float:

@@ -28,6 +28,9 @@ class ImageFolder(FileData):
             raise ValueError(f"path: {self.path} has no folder train; images are expected as train/<class>/*.png")
         return splits
 
+    def sources(self) -> list[Path]:
+        return [*(Path(self.path).expanduser() / split for split in self.own_splits()), *super().sources()]
+
     def load(self, split: str) -> FileSet:
         self.own_splits()
         folder = Path(self.path).expanduser()

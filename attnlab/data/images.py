@@ -65,6 +65,10 @@ class Files(Protocol):
         """The place of image `index`, for messages."""
         ...
 
+    def digest(self, rows: np.ndarray) -> str:
+        """`stored:` or `listed:` and hex digits, of these images; see `attnlab.records.images`."""
+        ...
+
 
 def channels_of(image) -> int:
     """1 or 3, from a Pillow image's header."""
@@ -92,6 +96,13 @@ class FileSet:
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    def digest(self) -> str:
+        """Of the images as they are stored, and their labels."""
+        word, _, hexadecimal = self.files.digest(self.index).partition(":")
+        found = hashlib.sha256(hexadecimal.encode())
+        found.update(self.labels.contiguous().numpy())
+        return f"{word}:{found.hexdigest()[:16]}"
 
     def subset(self, index: Tensor) -> "FileSet":
         raw_boxes = None if self.raw_boxes is None else self.raw_boxes[index]

@@ -41,6 +41,14 @@ def resolve(name: str, data: "ImageData") -> ImageSet | FileSet:
     return fit_to(_configured(name, data), data.shape)
 
 
+def sources(name: str, data: "ImageData") -> list[Path]:
+    """The files or folders that OOD set `name` is read from, as far as they are there."""
+    if name in data.own_ood():
+        return []
+    found = next((path for path in _paths(name, data) if path.exists()), None)
+    return [found] if found else _other(name, data).sources()
+
+
 def read(path: Path) -> FileSet:
     """Images at a path without regard to labels: a parquet file, a folder of parquet files, or a folder of images."""
     from attnlab.data.readers import folder as image_folder
@@ -123,7 +131,16 @@ def _paths(name: str, data: "ImageData") -> list[Path]:
 
 
 def _configured(name: str, data: "ImageData") -> ImageSet | FileSet:
-    """Another data set of the project, by the name of its yaml."""
+    """The images of another data set of the project, by the name of its yaml."""
+    other = _other(name, data)
+    try:
+        split = next(split for split in EVAL_SPLITS if split in other.own_splits())
+        return other.load(split)
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"data.ood: {error}; or set data.ood_root to a folder that holds {name}/test.parquet") from error
+
+
+def _other(name: str, data: "ImageData") -> "ImageData":
     from attnlab.config.build import build
     from attnlab.config.signatures import parameters
     from attnlab.config.targets import config_dir, locate
@@ -138,12 +155,7 @@ def _configured(name: str, data: "ImageData") -> ImageSet | FileSet:
     needed = [key for key, parameter in parameters(locate(node["_target_"])).items() if parameter.default is parameter.empty]
     if not set(needed) <= set(node):
         raise ValueError(f"ood: {name!r} needs a path of its own; name the folder instead, as in data.ood=[../folder/name]")
-    try:
-        other = build({**node, "root": data.root})
-        split = next(split for split in EVAL_SPLITS if split in other.own_splits())
-        return other.load(split)
-    except FileNotFoundError as error:
-        raise FileNotFoundError(f"data.ood: {error}; or set data.ood_root to a folder that holds {name}/test.parquet") from error
+    return build({**node, "root": data.root})
 
 
 def _unknown(name: str, data: "ImageData", configured: list[str]) -> str:

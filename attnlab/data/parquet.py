@@ -37,6 +37,9 @@ class Parquet(FileData):
         images = read(files[split], image_column=self.image_column, label_column=self.label_column, box_column=self.box_column)
         return self.formatted(images, split)
 
+    def sources(self) -> list[Path]:
+        return [*(file for files in self._files().values() for file in files), *super().sources()]
+
     def _files(self) -> dict[str, list[Path]]:
         folder = existing(self.path, what="a folder with train.parquet and test.parquet")
         if folder.is_file():

@@ -25,12 +25,16 @@ class VisionData(ImageData):
     """download: fetch what is not in `root` (a few hundred MB at most; STL-10: 2.6 GB). A subclass defines `fetch`."""
 
     files: ClassVar[str]  # what to put under root, for machines without network
+    kept: ClassVar[tuple[str, ...]]  # what is read of it
 
     download: bool = True
 
     def fetch(self, split: str, download: bool):
         """torchvision's data set."""
         raise NotImplementedError
+
+    def sources(self) -> list[Path]:
+        return [*(Path(self.root).expanduser() / name for name in self.kept), *super().sources()]
 
     def fetched(self, split: str):
         return fetch_once(self, lambda download: self.fetch(split, download))
@@ -76,6 +80,7 @@ class Cifar10(VisionData):
 
     name: ClassVar[str] = "cifar10"
     files: ClassVar[str] = "cifar-10-python.tar.gz (www.cs.toronto.edu/~kriz/cifar.html)"
+    kept: ClassVar[tuple[str, ...]] = ("cifar-10-batches-py",)
 
     crop: int = 4
     flip: bool = True
@@ -92,6 +97,7 @@ class Cifar100(VisionData):
 
     name: ClassVar[str] = "cifar100"
     files: ClassVar[str] = "cifar-100-python.tar.gz (www.cs.toronto.edu/~kriz/cifar.html)"
+    kept: ClassVar[tuple[str, ...]] = ("cifar-100-python",)
 
     crop: int = 4
     flip: bool = True
@@ -108,6 +114,7 @@ class Svhn(VisionData):
 
     name: ClassVar[str] = "svhn"
     files: ClassVar[str] = "train_32x32.mat and test_32x32.mat (ufldl.stanford.edu/housenumbers)"
+    kept: ClassVar[tuple[str, ...]] = ("train_32x32.mat", "test_32x32.mat")
 
     crop: int = 4
 
@@ -123,6 +130,7 @@ class FashionMnist(VisionData):
 
     name: ClassVar[str] = "fashion_mnist"
     files: ClassVar[str] = "FashionMNIST/raw/ with the four *-ubyte.gz files (github.com/zalandoresearch/fashion-mnist)"
+    kept: ClassVar[tuple[str, ...]] = ("FashionMNIST/raw",)
 
     def fetch(self, split: str, download: bool):
         from torchvision.datasets import FashionMNIST
@@ -136,6 +144,7 @@ class Mnist(VisionData):
 
     name: ClassVar[str] = "mnist"
     files: ClassVar[str] = "MNIST/raw/ with the four *-ubyte.gz files (ossci-datasets.s3.amazonaws.com/mnist)"
+    kept: ClassVar[tuple[str, ...]] = ("MNIST/raw",)
 
     def fetch(self, split: str, download: bool):
         from torchvision.datasets import MNIST
@@ -149,6 +158,7 @@ class Stl10(VisionData):
 
     name: ClassVar[str] = "stl10"
     files: ClassVar[str] = "stl10_binary.tar.gz (cs.stanford.edu/~acoates/stl10)"
+    kept: ClassVar[tuple[str, ...]] = ("stl10_binary",)
 
     crop: int = 12
     flip: bool = True
@@ -165,6 +175,7 @@ class OxfordPet(FileData):
 
     name: ClassVar[str] = "oxford_pet"
     files: ClassVar[str] = "oxford-iiit-pet/ with images.tar.gz and annotations.tar.gz unpacked (www.robots.ox.ac.uk/~vgg/data/pets)"
+    kept: ClassVar[tuple[str, ...]] = ("oxford-iiit-pet",)
 
     size: int | None = 128
     flip: bool = True
@@ -174,6 +185,9 @@ class OxfordPet(FileData):
         super().__post_init__()
         if self.size is None:
             raise ValueError("size: the pets' pictures differ in size, give a side in pixels")
+
+    def sources(self) -> list[Path]:
+        return [*(Path(self.root).expanduser() / name for name in self.kept), *super().sources()]
 
     def fetch(self, split: str, download: bool):
         from torchvision.datasets import OxfordIIITPet

@@ -110,6 +110,8 @@ class Explanations:
     ) -> None:
         if not 1 <= num_images <= num_scored:
             raise ValueError(f"num_images must be at least 1 and at most num_scored, got {num_images} and {num_scored}")
+        if num_perturbed < 0:
+            raise ValueError(f"num_perturbed must be at least 0, got {num_perturbed}")
         for name in scores:
             if name not in SCORES:
                 raise ValueError(f"scores={name}: there is no such score; {nearest(name, list(SCORES))}")

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from attnlab.evaluation.trained import Trained
 from attnlab.records.atomic import write_atomic
+from attnlab.records.images import is_of_every_byte
 
 log = logging.getLogger("attnlab")
 
@@ -63,7 +64,7 @@ class ScoresFile:
 
 def origin_of(trained: Trained, described: Mapping[str, Any]) -> dict[str, Any]:
     """What logits depend on, as plain JSON: a digest of the network's state, precision, kind of device, and of `ImageData.describe()` the
-    normalisation and the digests of the images. A set without a digest (streamed from files) is never taken for another."""
+    normalisation and the digests of the images. A set of which only a list is known (`listed:`) is never taken for another."""
     tensors = {name: value.detach().cpu().contiguous() for name, value in trained.network.state_dict().items()}
     return {
         "network": digest_of((name, value.view(-1).view(torch.uint8).numpy()) for name, value in tensors.items()),
@@ -71,7 +72,7 @@ def origin_of(trained: Trained, described: Mapping[str, Any]) -> dict[str, Any]:
         "device": trained.settings.device.type,
         "mean": list(described["mean"]),
         "std": list(described["std"]),
-        "digests": dict(described["digests"]),
+        "digests": {name: digest for name, digest in described["digests"].items() if is_of_every_byte(digest)},
     }
 
 

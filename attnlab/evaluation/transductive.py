@@ -51,6 +51,8 @@ class Transductive:
     def __init__(self, *, shots: int = 5, neighbours: int = 10, alpha: float = 0.5, power: int = 3) -> None:
         if min(shots, neighbours, power) < 1:
             raise ValueError(f"shots, neighbours and power must be at least 1, got {shots}, {neighbours} and {power}")
+        if not alpha >= 0:
+            raise ValueError(f"alpha must be at least 0, got {alpha}")
         self.shots, self.options = shots, {"neighbours": neighbours, "alpha": alpha, "power": power}
 
     def run(self, trained: Trained) -> dict[str, float]:

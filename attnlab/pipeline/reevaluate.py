@@ -18,6 +18,7 @@ from attnlab.evaluation.runner import ResultWriter, run_evaluators
 from attnlab.evaluation.scores import FILE, load_scores, origin_of
 from attnlab.evaluation.trained import Trained
 from attnlab.pipeline.factory import make_data, make_evaluators, make_explainers, make_heads, make_learner, make_settings
+from attnlab.records import images
 from attnlab.records.checkpoint import read_checkpoint
 from attnlab.records.lookup import log_summary
 from attnlab.records.provenance import started
@@ -64,6 +65,7 @@ class Reevaluation:
 
     def __init__(self, plan: Plan, run: FinishedRun, *, folder: Path | None = None, about: Mapping[str, Any] | None = None) -> None:
         self.record = Record(folder or run.folder / "evaluations" / plan.address)
+        self.record.check_links()
         about = about or {key: run.stored[key] for key in ("run_id", "parameters", "places", "epochs")}
         self.writer = ResultWriter({**started(plan), **about}, self.record.write)
         self.plan, self.run = plan, run
@@ -110,9 +112,9 @@ class Reevaluation:
         """Where the data are the run's own by their configuration, but not by their digests."""
         result, stored = self.writer.result, self.run.stored
         then, now = stored["data"].get("digests", {}), result["data"]["digests"]
-        changed = [split for split in then if split in now and then[split] != now[split]]
+        changed = images.changed(then, now)
         if changed and self.plan.full["data"] == stored["config"].get("data"):
-            found = ", ".join(f"{split} ({then[split][:12]}, now {now[split][:12]})" for split in changed)
+            found = ", ".join(f"{split} ({images.difference(split, then, now)})" for split in changed)
             result["warnings"] = [f"images are not those of {self.run.run_id}: {found}"]
 
     def stored_logits(self, trained: Trained) -> dict[str, tuple[Tensor, Tensor]]:

@@ -19,6 +19,7 @@ from attnlab.evaluation.trained import Trained
 from attnlab.pipeline.factory import make_data, make_evaluators, make_explainers, make_heads, make_learner, make_settings
 from attnlab.pipeline.fit import fit
 from attnlab.pipeline.teacher import make_teacher
+from attnlab.records import images
 from attnlab.records.checkpoint import read_checkpoint
 from attnlab.records.lookup import record_of, report, skip
 from attnlab.records.provenance import started
@@ -72,6 +73,7 @@ class Run:
     def go(self) -> float | None:
         try:
             self.record.sweep_temporaries()
+            self.record.check_links()
             self.writer.stage("build", self.build)
             with self.record.training_lock(self.plan.training):  # of runs that need one training, one trains and the others take it
                 self.writer.stage("fit", self.fit)
@@ -225,12 +227,12 @@ class Run:
 
 def check_images(checkpoint: Mapping[str, Any], present: Mapping[str, str], *, path: Path) -> None:
     """ConfigError: the images of a split are not those with which `path` was trained so far."""
-    for split, digest in (checkpoint["attnlab"].get("images") or {}).items():  # none in an early checkpoint
-        if present.get(split, digest) != digest:
-            raise ConfigError(
-                f"data: the {split} images are not those of {path} (digest {digest[:12]}, now {present[split][:12]}); "
-                "put those back to go on, or force=true trains afresh and keeps the old record beside"
-            )
+    then = checkpoint["attnlab"].get("images") or {}  # none in an early checkpoint
+    for split in images.changed(then, present):
+        raise ConfigError(
+            f"data: the {split} images are not those of {path} ({images.difference(split, then, present)}); "
+            "put those back to go on, or force=true trains afresh and keeps the old record beside"
+        )
 
 
 def _train_digest(result: Mapping[str, Any]) -> str | None:

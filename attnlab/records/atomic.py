@@ -1,6 +1,7 @@
 """Atomic files: written whole or not at all, and set aside when they cannot be trusted."""
 
 import contextlib
+import glob
 import itertools
 import math
 import os
@@ -35,6 +36,12 @@ def write_atomic(path: Path, content: str | bytes) -> Path:
     with atomic_file(path) as file:
         file.write(content.encode() if isinstance(content, str) else content)
     return path
+
+
+def sweep_temporaries(path: Path) -> None:
+    """Remove what killed processes have left of their writes to `path`; for one that alone may write to it now."""
+    for temporary in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):
+        temporary.unlink(missing_ok=True)
 
 
 def set_aside(path: Path, reason: str) -> BrokenRecord:

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from attnlab.records.atomic import write_atomic
+from attnlab.records.atomic import sweep_temporaries, write_atomic
 
 if TYPE_CHECKING:
     from filelock import FileLock
@@ -26,6 +26,7 @@ def hold(path: Path, *, waiting: Callable[[str], None], name: str = "") -> Itera
     lock, owner = FileLock(path), path.with_suffix(".owner")
     _acquire(lock, owner, waiting)
     try:
+        sweep_temporaries(owner)
         moment = f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S} UTC"
         write_atomic(owner, ", ".join([*([name] if name else []), f"process {os.getpid()} on {socket.gethostname()}", f"since {moment}"]))
         yield

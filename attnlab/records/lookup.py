@@ -1,12 +1,16 @@
 """Whether a plan's run has been made already, and what is reported then. Needs no Lightning, so a repeat answers at once."""
 
+import contextlib
+import json
 import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from attnlab.config.build import build
 from attnlab.config.plan import Plan, outputs
 from attnlab.config.result import FINISHED, read_result, warnings_in
 from attnlab.config.targets import ConfigError
+from attnlab.records import images
 from attnlab.records.record import Record, changed_defaults
 
 log = logging.getLogger("attnlab")
@@ -16,10 +20,11 @@ def record_of(plan: Plan) -> Record:
     return Record.find(outputs(plan), plan.address, plan.label)
 
 
-def finished(plan: Plan) -> tuple[Record, dict[str, Any]] | None:
+def finished(plan: Plan, *, stamps: dict[str, str] | None = None) -> tuple[Record, dict[str, Any]] | None:
     """The record of a plan whose run is finished and is not to be made again, and its result. Reads without a lock and writes nothing.
 
-    A result that cannot be trusted is left to the job, which reports what is wrong. ConfigError: the run was made with other defaults.
+    A result that cannot be trusted is left to the job, which reports what is wrong. ConfigError: the run was made with other defaults, or
+    of other images. stamps: what is known of the files of a configuration of data; a sweep of many jobs looks at them once.
     """
     if plan.full["force"] or plan.full["check"]:
         return None
@@ -30,7 +35,37 @@ def finished(plan: Plan) -> tuple[Record, dict[str, Any]] | None:
     changed = [text for text in changed_defaults(stored["config"], plan.full) if not text.startswith(plan.ignored)]
     if changed:
         raise ConfigError(f"{record.result_path} was made with other defaults ({'; '.join(changed[:3])}); force=true runs afresh")
+    check_images(plan, record, stored, stamps={} if stamps is None else stamps)
     return record, stored
+
+
+def check_images(plan: Plan, record: Record, stored: Mapping[str, Any], *, stamps: dict[str, str]) -> None:
+    """ConfigError where the images of a finished run are others now.
+
+    Path, size and time of change of their files are compared, which is quick; only where these differ, the images themselves. Images that
+    are not there any more are no other ones.
+    """
+    then = stored.get("data", {})
+    if not then.get("stamp"):  # computed images, or an early record
+        return
+    data = build(plan.full["data"], allow=plan.allow, where="data")
+    key = json.dumps(plan.full["data"], sort_keys=True)
+    if key not in stamps:
+        with contextlib.suppress(ValueError, OSError):
+            stamps[key] = data.stamp()
+    if stamps.get(key, "") in ("", then["stamp"]):
+        return
+    log.info("the files of data have changed since %s was made; comparing the images", record.run_id)
+    try:
+        now = data.describe()["digests"]
+    except OSError as error:
+        log.warning("they cannot be compared: %s", error)
+        return
+    for split in images.changed(then.get("digests", {}), now):
+        raise ConfigError(
+            f"data: the {split} images are not those of {record.result_path} ({images.difference(split, then['digests'], now)}); "
+            "put those back to be shown its numbers, or force=true runs afresh and keeps the old record beside"
+        )
 
 
 def report(record: Record, result: Mapping[str, Any], plan: Plan) -> float | None:

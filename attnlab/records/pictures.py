@@ -28,6 +28,7 @@ def pictures_of(folder: Path, result: Mapping[str, Any]) -> tuple[Picture, ...]:
     stated = stated if isinstance(stated, dict) else {}
     kinds = {folder / name: kind for name, kind in stated.items() if _is_within(name)}
     paths = {path for path in kinds if path.is_file()} | set((folder / "figures").glob("*.png"))
+    paths = {path for path in paths if path.resolve().is_relative_to(folder.resolve())}  # links may lead anywhere
     return tuple(Picture(path, kinds[path] if kinds.get(path) in KINDS else "") for path in sorted(paths))
 
 

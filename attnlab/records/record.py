@@ -22,9 +22,10 @@ from pathlib import Path
 from typing import Any
 
 from attnlab.config.result import BROKEN, FAILED, FINISHED, INTERRUPTED, RUNNING, address_in, read_result, sealed
-from attnlab.records.atomic import free_name, plain_json, set_aside, write_atomic
+from attnlab.records.atomic import free_name, plain_json, set_aside, sweep_temporaries, write_atomic
 from attnlab.records.checkpoint import inspect_checkpoint
 from attnlab.records.lock import hold, hold_if_free, is_locked
+from attnlab.terminal import Visible
 
 log = logging.getLogger("attnlab")
 
@@ -97,8 +98,10 @@ class Record:
         write_atomic(self.result_path, json.dumps(sealed(plain_json(result)), indent=1) + "\n")
 
     def announce_training(self, training: str) -> None:
-        """For runs to come that need the same training: it is in this folder."""
-        write_atomic(self.folder.parent / ".trainings" / training, self.run_id)
+        """For runs to come that need the same training: it is in this folder. Done under its `training_lock`."""
+        path = self.folder.parent / ".trainings" / training
+        sweep_temporaries(path)
+        write_atomic(path, self.run_id)
 
     def trained_elsewhere(self, training: str) -> tuple["Record", dict[str, Any]] | None:
         """The record that states it has done this training, and what it holds. Whether it has, its checkpoint shows."""
@@ -142,6 +145,14 @@ class Record:
         os.replace(self.folder, target)
         return target
 
+    def check_links(self) -> None:
+        """ValueError where a folder inside a run's, that is written to, is a link: with a run of somebody else it comes along, and may lead
+        anywhere. The run's own folder may be one."""
+        inside = [self.folder / "figures", *([self.folder.parent, self.folder] if self.folder.parent.name == "evaluations" else [])]
+        for path in inside:
+            if path.is_symlink():
+                raise ValueError(f"{path}: is a link to {path.resolve()}, and nothing is written through it; remove it")
+
     def sweep_temporaries(self) -> None:
         """Half-written files that a killed process left."""
         for path in self.folder.glob(".*.tmp"):
@@ -152,7 +163,7 @@ class Record:
         """Everything logged goes into train.log too, with the time; tracebacks go there only."""
         self.folder.mkdir(parents=True, exist_ok=True)
         handler = Logfile(self.folder / "train.log")
-        handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
+        handler.setFormatter(Visible("%(asctime)s %(message)s"))
         handler.setLevel(logging.DEBUG)
         log.addHandler(handler)
         log.setLevel(logging.DEBUG)

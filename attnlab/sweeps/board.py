@@ -160,5 +160,5 @@ class Board:
         for key in keys:
             table.add_column(key, justify="left" if key in ("run", "on") else "right", no_wrap=True)
         for row in rows:
-            table.add_row(*(row[key] for key in keys))
+            table.add_row(*(visible(row[key]) for key in keys))
         return table

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from attnlab.config.checks import check
-from attnlab.config.compose import hydra_version, loosen, typed
+from attnlab.config.compose import hydra_version, loosen, options_last, typed
 from attnlab.config.plan import Plan
 from attnlab.config.targets import config_dir
 from attnlab.sweeps import local, workers
@@ -20,13 +20,16 @@ def main(job: Callable[[Plan], Any], *, config_name: str = "train") -> None:
     import hydra
     from hydra.core.hydra_config import HydraConfig
 
+    from attnlab.config.sources import check_options, checked_sources
+
     console()
     local.register()
     workers.register()
     os.environ["HYDRA_FULL_ERROR"] = "1"  # hand errors to us, who print them in one line
     command = list(sys.argv[1:])
     with one_line():
-        sys.argv[1:] = loosen(command)
+        sys.argv[1:] = options_last(loosen(command))
+        check_options(sys.argv[1:])
     failed: list[Exception] = []
 
     @hydra.main(config_path=str(config_dir().resolve()), config_name=config_name, **hydra_version())
@@ -39,16 +42,17 @@ def main(job: Callable[[Plan], Any], *, config_name: str = "train") -> None:
             failed.append(error)
 
     try:
-        if {"-m", "--multirun", "hydra.mode=MULTIRUN"} & set(command):
-            from attnlab.sweeps.sweep import Sweep
+        with checked_sources():
+            if {"-m", "--multirun", "hydra.mode=MULTIRUN"} & set(command):
+                from attnlab.sweeps.sweep import Sweep
 
-            count = Sweep(job).run(entry)
-            if count:
-                leave(f"{count} of the sweep's jobs failed; repeat the command to retry them")
-        else:
-            entry()
-            if failed:
-                raise failed[0]
+                count = Sweep(job).run(entry)
+                if count:
+                    leave(f"{count} of the sweep's jobs failed; repeat the command to retry them")
+            else:
+                entry()
+                if failed:
+                    raise failed[0]
     except KeyboardInterrupt:
         leave("interrupted; the same command goes on from the last checkpoint", code=130)
     except BrokenPipeError:  # the reader of our output left

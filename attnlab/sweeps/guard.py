@@ -30,6 +30,7 @@ class Guard:
         self.inner, self.context, self.config, self.task = inner, context, config, task
         self.jobs: list[Job] = []
         self.chosen: set[str] = set()  # components of any job so far
+        self.stamps: dict[str, str] = {}
         self.count = 0
         sweeps = Path(str(config.hydra.sweep.dir))
         self.journal = task.journal = Journal(sweeps / f"sweep-{socket.gethostname()}-{os.getpid()}")
@@ -113,7 +114,7 @@ class Guard:
             job.plan = check(without_hydra(config), choices=config.hydra.runtime.choices, overrides=words)
             if job.plan.full["retries"] < 0:
                 raise ConfigError(f"retries={job.plan.full['retries']}: must be 0 or more")
-            found = finished(job.plan)
+            found = finished(job.plan, stamps=self.stamps)
         except Exception as error:
             self.journal.failure(job, error)
             return

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from attnlab.config.build import build
-from attnlab.config.compose import hydra_version, loosen, plain_folders
+from attnlab.config.compose import hydra_version, loosen
 from attnlab.config.plan import Plan
 from attnlab.config.signatures import complete
 from attnlab.config.targets import config_dir
@@ -107,6 +107,8 @@ def launch(jobs: Sequence[Sequence[str]], *, job: Callable[[Plan], Any], options
     from hydra.core.global_hydra import GlobalHydra
     from hydra.types import HydraContext, RunMode
 
+    from attnlab.config.sources import checked_sources
+
     console()
     local.register()
     workers.register()
@@ -117,7 +119,7 @@ def launch(jobs: Sequence[Sequence[str]], *, job: Callable[[Plan], Any], options
         from hydra._internal.callbacks import Callbacks
         from hydra.core.plugins import Plugins
 
-        with hydra.initialize_config_dir(str(config_dir().resolve()), **hydra_version()), plain_folders(options):
+        with checked_sources(), hydra.initialize_config_dir(str(config_dir().resolve()), **hydra_version()):
             loader = GlobalHydra.instance().config_loader()
             config = loader.load_configuration("train", loosen(options), run_mode=RunMode.MULTIRUN)
             context = HydraContext(config_loader=loader, callbacks=Callbacks())

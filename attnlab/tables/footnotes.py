@@ -73,7 +73,9 @@ def _data_of(result: Mapping[str, Any]) -> str:
     """`digits (train 1,438 3f2a91bc, test 359 77ab01de)`: name, and images and first digits of the digest of each split."""
     data = result.get("data") if isinstance(result.get("data"), dict) else {}
     images = data.get("images") if isinstance(data.get("images"), dict) else {}
-    splits = ", ".join(f"{split} {count:,} {digests(result).get(split, '')[:8]}".rstrip() for split, count in images.items())
+    splits = ", ".join(
+        f"{split} {count:,} {digests(result).get(split, '').rpartition(':')[2][:8]}".rstrip() for split, count in images.items()
+    )
     return f"{data.get('name', '?')} ({splits})" if splits else str(data.get("name", "?"))
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from attnlab.config.compose import compose, loosen, typed
-from attnlab.config.targets import ConfigError
+from attnlab.config.targets import ConfigError, config_dir
 
 SMALL = ["logger=none", "model.width=4"]
 
@@ -79,14 +79,24 @@ def test_an_experiment_that_misspells_its_own_choice_is_refused(tmp_path: Path) 
         compose(words)
 
 
-def test_a_file_of_this_machine_alone(tmp_path: Path) -> None:
-    (tmp_path / "local").mkdir()
-    (tmp_path / "local" / "default.yaml").write_text("# @package _global_\npaths: {outputs: /big}\nlogger: {project: mine}\n")
-    words = [f"hydra.searchpath=[file://{tmp_path}]"]
-    plan = compose(words)
-    assert plan.full["paths"]["outputs"] == "/big" and plan.full["logger"]["project"] == "mine" and plan.address == compose().address
-    assert compose([*words, "logger=none", "paths.outputs=here"]).full["logger"] == {}
-    assert compose([*words, "experiment=maxdropout/resnet18"]).full["paths"]["outputs"] == "/big"
+def test_a_file_of_this_machine_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    address = compose().address
+    with pytest.raises(ConfigError, match="a local file is this machine's own"):  # and no one else's
+        (tmp_path / "theirs" / "local").mkdir(parents=True)
+        (tmp_path / "theirs" / "local" / "default.yaml").write_text("# @package _global_\nseed: 3\n")
+        compose([f"hydra.searchpath=[file://{tmp_path}/theirs]"])
+    configs = tmp_path / "configs"
+    configs.mkdir()
+    for path in config_dir().iterdir():
+        if path.name != "local":
+            (configs / path.name).symlink_to(path.resolve())
+    (configs / "local").mkdir()
+    (configs / "local" / "default.yaml").write_text("# @package _global_\npaths: {outputs: /big}\nlogger: {project: mine}\n")
+    monkeypatch.setattr("attnlab.config.compose.config_dir", lambda: configs)
+    plan = compose()
+    assert plan.full["paths"]["outputs"] == "/big" and plan.full["logger"]["project"] == "mine" and plan.address == address
+    assert compose(["logger=none", "paths.outputs=here"]).full["logger"] == {}
+    assert compose(["experiment=maxdropout/resnet18"]).full["paths"]["outputs"] == "/big"
 
 
 def test_experiment_needs_no_plus_and_takes_one() -> None:

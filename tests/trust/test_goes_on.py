@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from attnlab.config.result import read_result
+from attnlab.evaluate import evaluate
 from attnlab.records import atomic
 from attnlab.records.record import Record
 from attnlab.runs import run_command
@@ -124,3 +125,34 @@ def test_an_odd_record_does_not_take_a_table_down(run: Callable[..., dict], tmp_
         assert table_main(words) == 0, (where, value)
         run_command(["limit=0", f"paths.outputs={run.outputs}"])
         run_command(["show", made["run_id"], f"paths.outputs={run.outputs}"])
+
+
+@pytest.mark.parametrize("name", ["evaluations", "figures"])
+def test_nothing_is_written_through_a_link_inside_a_run(name: str, run: Callable[..., dict], tmp_path: Path) -> None:
+    folder = run("trainer.max_epochs=1", base=POINTS)["folder"]
+    (tmp_path / "home").mkdir()
+    (folder / name).symlink_to(tmp_path / "home", target_is_directory=True)
+    with pytest.raises(ValueError, match=f"{name}: is a link to .*; remove it"):
+        evaluate([folder], ["ood=[entropy]"]) if name == "evaluations" else run("trainer.max_epochs=1", base=again(folder))
+    assert not list((tmp_path / "home").iterdir())
+
+
+def again(folder: Path) -> list[str]:
+    """The words of a run whose record is no more, so that it is made once again."""
+    (folder / "result.json").unlink()
+    return POINTS
+
+
+def test_nothing_is_left_of_what_a_killed_process_wrote_to_the_folders_that_runs_share(run: Callable[..., dict]) -> None:
+    first = run("trainer.max_epochs=1", base=POINTS)
+    runs, training, address = run.outputs / "runs", first["training"], first["plan"].address
+    left = [
+        runs / ".trainings" / f".{training}.1.tmp",
+        *(runs / ".locks" / f".{name}.owner.1.tmp" for name in (address, f"training-{training}")),
+    ]
+    other = runs / ".locks" / ".deadbeef.owner.1.tmp"  # of a run that is not ours
+    for path in (*left, other):
+        path.write_text("half")
+    (first["folder"] / "result.json").unlink()
+    run("trainer.max_epochs=1", base=POINTS)
+    assert not any(path.exists() for path in left) and other.exists()

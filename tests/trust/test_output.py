@@ -4,13 +4,22 @@ import csv
 import io
 import json
 import logging
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
+from attnlab.config.compose import compose
+from attnlab.records.record import Record
+from attnlab.sweeps.board import Board
+from attnlab.sweeps.journal import FAILED, Job, Journal
+from attnlab.sweeps.local import last_words
+from attnlab.sweeps.sweep import Sweep
 from attnlab.table import main as table_main
 from attnlab.terminal import console, leave, visible
 from tests.commands import command
+from tests.conftest import POINTS
 from tests.trust.test_nothing_runs import write_table
 
 BELL = "\x1b]0;owned\x07\x1b[2J\x9b31m\u202e"
@@ -31,6 +40,47 @@ def test_messages(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.Monkey
     log.info("%s failed", BELL)
     said = capsys.readouterr().err
     assert said.count("owned") == 2 and not set("\x1b\x07\x9b\u202e") & set(said)
+
+
+class Lines(io.StringIO):
+    """A terminal's stderr."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize("live", [False, True])
+def test_a_sweeps_board_and_summary(live: bool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """What a job's process said last goes into the board's lines and the sweep's summary."""
+    stderr = Lines() if live else io.StringIO()
+    monkeypatch.setattr(sys, "stderr", stderr)
+    log = logging.getLogger("attnlab")
+    monkeypatch.setattr(log, "handlers", [])
+    console()
+    output = tmp_path / "job.log"
+    output.write_text(f"fine\nattnlab: {BELL} [red]no such thing[/red]\n")
+    plan = compose([*POINTS, f"paths.outputs={tmp_path}"])
+    job = Job(("seed=0",), plan=plan, number=1, outcome=FAILED, error=last_words(output, 1), log=f"{tmp_path}/{BELL}.log")
+    sweep = Sweep(lambda plan: None)
+    sweep.guards = [SimpleNamespace(jobs=[job])]
+    with Board(1) as board:
+        board.started(job, [BELL])
+        if live:
+            board.update(0)
+        board.ended(job)
+    sweep.summarize()
+    if not live:
+        Journal(tmp_path / "journal").failure(job, ValueError(BELL))
+    said = stderr.getvalue()
+    assert said.count("owned") >= 3 and "[red]" in said
+    for sequence in ("\x1b]0;", "\x07", "\x9b", "\u202e"):  # rich has escapes of its own
+        assert sequence not in said, sequence
+
+
+def test_a_runs_log(tmp_path: Path) -> None:
+    with Record(tmp_path).logfile():
+        logging.getLogger("attnlab").info("%s", BELL)
+    assert "owned" in (tmp_path / "train.log").read_text() and not set("\x1b\x07\x9b\u202e") & set((tmp_path / "train.log").read_text())
 
 
 def test_runs(tmp_path: Path) -> None:

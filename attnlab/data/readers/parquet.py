@@ -5,6 +5,7 @@ is looked into as well). Column `image` is struct{bytes, path} or the bytes alon
 `label` holds integers, named by the schema's ClassLabel where there is one. The encoded files are held in memory.
 """
 
+import hashlib
 import io
 import json
 import re
@@ -45,6 +46,15 @@ class ParquetImages:
         if self.encoded[index] is None:
             raise ValueError("the row has no image bytes")
         return Image.open(io.BytesIO(self.encoded[index]))
+
+    def digest(self, rows: np.ndarray) -> str:
+        """They are in memory: of every byte."""
+        found = hashlib.sha256()
+        for row in rows.tolist():
+            content = self.encoded[row] or b""
+            found.update(len(content).to_bytes(8, "little"))
+            found.update(content)
+        return f"stored:{found.hexdigest()}"
 
     def where(self, index: int) -> str:
         part = int(np.searchsorted(self.starts, index, side="right")) - 1

@@ -1,0 +1,105 @@
+"""Sources: where configs come from. Folders and packages of others (hydra.searchpath, --config-dir) are there, and permit nothing.
+
+Imports Hydra: import it where something is composed.
+"""
+
+import contextlib
+import importlib.util
+import warnings
+from collections.abc import Iterator, Sequence
+from typing import Any, NoReturn
+
+import yaml
+from hydra._internal import hydra as engine
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra._internal.utils import get_args_parser
+from hydra.errors import HydraException
+
+from attnlab.config.overrides import PERMISSIONS
+from attnlab.config.targets import ConfigError, config_dir
+
+
+class Loader(ConfigLoaderImpl):
+    """Hydra's loader of configs, that refuses what a file of others says of PERMISSIONS, and a folder that is not there.
+
+    Hydra itself builds whatever `hydra.callbacks`, `hydra.launcher`, `hydra.sweeper` and `hydra.job_logging` name, before any of our checks
+    sees a config; so a file says nothing of them. Hydra only warns of a folder that is not there.
+    """
+
+    def load_configuration(self, *args: Any, **kwargs: Any) -> Any:
+        try:
+            config = super().load_configuration(*args, **kwargs)
+        except (yaml.YAMLError, UnicodeDecodeError) as error:
+            raise ConfigError(f"a config cannot be read: {' '.join(str(error).split())}") from error
+        except RecursionError as error:
+            raise ConfigError("a config cannot be read: it holds itself") from error
+        verbose = config.hydra.verbose
+        if not isinstance(verbose, bool | str | Sequence):
+            raise ConfigError(f"hydra.verbose={verbose}: must be true, false, or names of loggers")
+        return config
+
+    def _process_config_searchpath(self, config_name: Any, parsed_overrides: Any, repo: Any) -> None:
+        with warnings.catch_warnings():  # also of a package's folder without `__init__.py`, which Hydra reads all the same
+            warnings.filterwarnings("ignore", r"provider=.*path=.* is not\s+available")
+            try:
+                super()._process_config_searchpath(config_name, parsed_overrides, repo)
+            except HydraException as error:
+                raise ConfigError(" ".join(str(error).split())) from error
+        for source in repo.get_sources():
+            if is_of_others(source.provider) and not source.available() and not (source.scheme() == "pkg" and _is_package(source.path)):
+                what = "package that Python finds" if source.scheme() == "pkg" else "folder"
+                raise ConfigError(f"hydra.searchpath: {source.scheme()}://{source.path}: there is no such {what}")
+
+    def _load_single_config(self, default: Any, repo: Any) -> Any:
+        found = super()._load_single_config(default, repo)
+        if is_of_others(found.provider):
+            where = f"{found.path.removeprefix('file://')}/{default.config_path}.yaml"
+            if default.config_path.startswith("local/"):
+                raise ConfigError(f"{where}: a local file is this machine's own and lies in {config_dir() / 'local'}")
+            for key in _keys(found):
+                if key.lstrip("/").replace("/", ".").partition(".")[0] in PERMISSIONS:
+                    raise ConfigError(f"{where}: sets {key}, which counts on the command line alone")
+        return found
+
+
+def is_of_others(provider: str) -> bool:
+    """Whether Hydra has a source from a word on the command line; the others are attnlab, Hydra and installed plugins."""
+    return provider == "command-line" or provider.startswith("hydra.searchpath")
+
+
+def _keys(found: Any) -> Iterator[str]:
+    """What a file sets at the top, in whatever package it lies, and which groups its defaults choose for which packages."""
+    from omegaconf import DictConfig
+
+    if isinstance(found.config, DictConfig):
+        yield from map(str, found.config)
+    for default in found.defaults_list or ():
+        yield from (str(word) for word in (getattr(default, "group", None), default.package) if word)
+
+
+def _is_package(name: str) -> bool:
+    with contextlib.suppress(ImportError, ValueError):
+        spec = importlib.util.find_spec(name)
+        return spec is not None and spec.submodule_search_locations is not None
+    return False
+
+
+def check_options(words: Sequence[str]) -> None:
+    """ConfigError for an option that Hydra does not know, or without its value; Hydra prints half a page."""
+
+    def refuse(text: str) -> NoReturn:
+        raise ConfigError(f"{text}; --help shows what there is")
+
+    parser = get_args_parser()
+    parser.error = refuse
+    parser.parse_args(list(words))
+
+
+@contextlib.contextmanager
+def checked_sources() -> Iterator[None]:
+    """Inside the block, whatever composes through Hydra does so with `Loader`."""
+    before, engine.ConfigLoaderImpl = engine.ConfigLoaderImpl, Loader
+    try:
+        yield
+    finally:
+        engine.ConfigLoaderImpl = before

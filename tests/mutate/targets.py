@@ -1,0 +1,92 @@
+"""Which files are mutated, which tests are to notice, and which mutants nothing can notice."""
+
+import ast
+import tomllib
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from tests import ROOT
+from tests.mutate.mutations import Mutation
+
+FOLDERS = "attention regularizers losses distillation ood explainers heads convolutions pruning callbacks algorithms"
+FILES = (  # of rooms that hold more than methods
+    *(f"evaluation/{name}.py" for name in ("adversarial", "attribution_scores", "calibration", "concatenation", "corruptions", "faithfulness")),
+    *(f"evaluation/{name}.py" for name in ("localisation", "sensitivity", "transductive")),
+    "training/schedules.py",
+    "metrics.py",
+)
+TESTS = ("reference/test_*.py", "test_metrics.py", "training/test_callbacks.py", "training/test_schedules.py", "evaluation/test_localisation.py")
+EQUIVALENT = Path(__file__).with_name("equivalent.toml")
+
+
+def method_files() -> list[Path]:
+    folders = [path for folder in FOLDERS.split() for path in sorted((ROOT / "attnlab" / folder).glob("*.py")) if path.name != "__init__.py"]
+    return [*folders, *(ROOT / "attnlab" / name for name in FILES)]
+
+
+def module_of(path: Path) -> str:
+    return ".".join(path.relative_to(ROOT).with_suffix("").parts)
+
+
+def tests_of(path: Path) -> list[Path]:
+    """test_NAME.py and the tests that import the module; where there are none, those of the methods that import it."""
+    named = [test for test in _tests() if test.name == f"test_{path.stem}.py"]
+    module = module_of(path)
+    found = list(dict.fromkeys([*named, *(test for test in _tests() if module in _imported(test))]))
+    if found:
+        return found
+    users = [other for other in method_files() if other != path and module in _imported(other)]
+    return list(dict.fromkeys(test for user in users for test in tests_of(user)))
+
+
+@cache
+def _tests() -> tuple[Path, ...]:
+    return tuple(path for pattern in TESTS for path in sorted((ROOT / "tests").glob(pattern)))
+
+
+@cache
+def _imported(path: Path) -> frozenset[str]:
+    """Modules that a file imports, anywhere in it; `from a import b` counts as a and as a.b."""
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom):
+            names |= {str(node.module), *(f"{node.module}.{alias.name}" for alias in node.names)}
+        elif isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+    return frozenset(names)
+
+
+def yaml_defaults(path: Path) -> dict[str, Any]:
+    """name: value of what a config says about something in this file; such a default never comes to pass in a run."""
+    return {key: value for text, nodes in _configs() if f"{module_of(path)}." in text for node in nodes for key, value in _scalars(node)}
+
+
+@cache
+def _configs() -> list[tuple[str, list[Any]]]:
+    return [(text, list(yaml.safe_load_all(text))) for text in (path.read_text() for path in sorted((ROOT / "configs").rglob("*.yaml")))]
+
+
+def _scalars(node: Any) -> Iterator[tuple[str, Any]]:
+    for key, value in node.items() if isinstance(node, dict) else ():
+        if isinstance(value, dict):
+            yield from _scalars(value)
+        else:
+            yield key, value
+
+
+def equivalent() -> list[dict[str, str]]:
+    """Entries with `file`, `line` (its text), `becomes` (as reported; left out: every change of that line) and `why`."""
+    return tomllib.loads(EQUIVALENT.read_text()).get("mutant", []) if EQUIVALENT.exists() else []
+
+
+def explains(entry: dict[str, str], file: str, mutation: Mutation) -> bool:
+    return entry["file"] == file and entry["line"] == mutation.before and entry.get("becomes", mutation.after) == mutation.after
+
+
+def stale(found: dict[str, list[Mutation]]) -> list[dict[str, str]]:
+    """Entries that explain none of the mutants `found` (file: mutants)."""
+    return [entry for entry in equivalent() if not any(explains(entry, entry["file"], one) for one in found.get(entry["file"], []))]

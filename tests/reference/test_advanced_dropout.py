@@ -77,6 +77,25 @@ def test_the_divisor_carries_no_gradient():
     assert all(p.grad is not None for p in module.parameters())
 
 
+def test_only_the_mask_teaches_mu_and_sigma():
+    torch.manual_seed(0)
+    module = AdvancedDropout((20,), reduction=5).double()
+    x = torch.randn(4, 20, dtype=torch.float64, requires_grad=True)
+    weights = torch.randn(4, 20, dtype=torch.float64)
+    leaves = [x, *module.parameters()]
+    torch.manual_seed(1)
+    found = torch.autograd.grad((module(x) * weights).sum(), leaves)
+    torch.manual_seed(1)
+    h = x @ module.weight_h.T + module.bias_h
+    mu = (h @ module.weight_mu.T + module.bias_mu).mean()
+    sigma = (1 + (h @ module.weight_sigma.T + module.bias_sigma).exp()).log().mean()
+    assert sigma > 1  # else its part of the divisor would not show
+    divisor = 1 / (1 + math.exp(-mu.item() / math.sqrt(1 + math.pi / 8 * sigma.item() ** 2)))  # a number: no gradient
+    y = x / (1 + (-mu - sigma * torch.randn_like(x)).exp()) / divisor
+    for ours, expected in zip(found, torch.autograd.grad((y * weights).sum(), leaves), strict=True):
+        torch.testing.assert_close(ours, expected)
+
+
 def test_identity_in_eval():
     x = torch.randn(2, 32)
     assert AdvancedDropout((32,)).eval()(x) is x

@@ -18,9 +18,12 @@ from typing import Any
 for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ.setdefault(name, "1")  # forks stay safe
 
-from tests import ROOT
-from tests.mutate import runner, targets
-from tests.mutate.mutations import Mutation, mutations
+from tests import ROOT  # noqa: E402
+from tests.mutate import runner, targets  # noqa: E402
+from tests.mutate.mutations import Mutation, mutations  # noqa: E402
+
+
+COUNTS = ("mutants", "killed", "timeout", "survived", "broken", "explained")
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -41,7 +44,7 @@ def main(arguments: list[str] | None = None) -> int:
     for number, file in enumerate(files, 1):
         tree, every = mutations(file.read_text(), targets.yaml_defaults(file))
         found[runner.relative(file)] = every
-        tests = [runner.relative(test) for test in targets.tests_of(file)]
+        tests = targets.nodes_of(file)
         if options.list:
             print(f"{runner.relative(file)}  {len(every)} mutants  {' '.join(tests) or 'NO TEST'}")
             continue
@@ -73,7 +76,7 @@ def row(file: Path, tree: Any, chosen: list[Mutation], tests: list[str], jobs: i
                     print(f"\r{place} {name} {len(ends)}/{len(rest)}", end="\033[K", file=sys.stderr, flush=True)
         except RuntimeError as error:
             print(error, flush=True)
-            return {"file": name, "mutants": 0, "killed": 0, "timeout": 0, "survived": 0, "broken": 1, "explained": 0, "left": [], "tests": tests}
+            return {"file": name, **dict.fromkeys(COUNTS, 0), "mutants": len(chosen), "broken": len(chosen), "left": [], "tests": tests}
     elif rest:
         ends = [(one, runner.SURVIVED) for one in rest]
     counts = {status: sum(end == status for _, end in ends) for status in (runner.KILLED, runner.TIMEOUT, runner.SURVIVED, runner.BROKEN)}

@@ -21,9 +21,9 @@ PAIRS = (
 )  # fmt: skip
 BUILTINS = {"min", "max", "any", "all"}  # of the pairs, what a bare name may be
 SWAPS = {one: other for pair in reversed(PAIRS) for one, other in (pair.split(), pair.split()[::-1])}
-DROPPED = {"detach", "abs", "sqrt", "square", "clamp", "clamp_min", "clamp_max", "relu", "exp", "log", "sign", "normalize", "softplus", "flip",
-           "reciprocal", "nan_to_num", "roll", "fliplr", "cumsum", "argsort", "sort", "stop_gradient", "T", "mT"}  # fmt: skip
-UNSEEN_KEYWORDS = {"device", "memory_format", "non_blocking", "inplace"}  # a CPU, and speed
+DROPPED = {"detach", "abs", "sqrt", "square", "clamp", "clamp_min", "clamp_max", "relu", "exp", "log", "sign", "normalize", "softplus",
+           "flip", "reciprocal", "nan_to_num", "roll", "fliplr", "cumsum", "argsort", "sort", "stop_gradient", "T", "mT"}  # fmt: skip
+UNSEEN_KEYWORDS = {"device", "memory_format", "non_blocking", "inplace", "strict"}  # a CPU, speed, a check of lengths
 UNSEEN_FUNCTIONS = {"__repr__", "extra_repr"}
 UNSEEN_OBJECTS = {"log", "warnings"}  # messages
 
@@ -78,6 +78,8 @@ def _places(node: ast.AST, defaults: Mapping[str, Any]) -> Iterator[tuple[ast.AS
 def _left_out(node: ast.AST) -> tuple[str, ...]:
     if isinstance(node, ast.Assert):
         return ("msg",)
+    if isinstance(node, ast.keyword) and node.arg in UNSEEN_KEYWORDS:
+        return ("value",)
     return ("annotation", "returns", "decorator_list", "bases", "type_comment", "ctx", "ops", "op", "slice" if _is_type(node) else "")
 
 
@@ -176,6 +178,8 @@ def _calls(node: ast.Call) -> Iterator[ast.AST]:
             yield copy.copy(function.value)
         elif node.args:
             yield copy.copy(node.args[0])
+    if name in ("maximum", "minimum") and len(node.args) == 2:
+        yield ast.BinOp(node.args[0], ast.Add(), node.args[1])
     if name == "where" and len(node.args) == 3:
         yield _with(node, args=[node.args[0], node.args[2], node.args[1]])
     for i, keyword in enumerate(node.keywords):

@@ -3,8 +3,10 @@
 import ast
 import gc
 import importlib
+import math
 import os
 import pickle
+import resource
 import shutil
 import signal
 import sys
@@ -22,8 +24,16 @@ from types import CodeType
 from tests import ROOT
 from tests.mutate.mutations import Mutation
 
-SLOW = 6.0  # seconds: a test that takes longer alone is left out
+SLOW = 2.0  # seconds of CPU: a test that takes longer alone is left out; most of those compile
 OURS = ("attnlab", "tests", "conftest", "scripts")
+OPTIONS = (
+    "-x",
+    "-q",
+    *(f"-pno:{plugin}" for plugin in ("cacheprovider", "randomly", "xdist")),
+    "-oaddopts=",
+    "--strict-markers",
+    "-Wignore::pytest.PytestAssertRewriteWarning",
+)  # fmt: skip; of what the parent has imported
 SURVIVED, KILLED, TIMEOUT, BROKEN = "survived", "killed", "timeout", "broken"
 
 
@@ -46,17 +56,20 @@ class _Mutated(MetaPathFinder):
 
 
 class _Order:
-    """A pytest plugin: quick tests first, slow ones not at all; how long each took."""
+    """A pytest plugin: quick tests first, slow ones not at all; how much CPU each took (the machine may be busy with other things)."""
 
     def __init__(self, seconds: dict[str, float] | None = None) -> None:
-        self.known, self.seconds, self.failed = seconds or {}, {}, []
+        self.known, self.seconds, self.failed, self.last = seconds or {}, {}, [], 0.0
 
     def pytest_collection_modifyitems(self, items: list) -> None:
         items[:] = [item for item in items if self.known.get(item.nodeid, 0) <= SLOW]
         items.sort(key=lambda item: self.known.get(item.nodeid, 0))
+        self.last = time.process_time()
 
     def pytest_runtest_logreport(self, report: object) -> None:
-        self.seconds[report.nodeid] = self.seconds.get(report.nodeid, 0) + report.duration
+        now = time.process_time()
+        self.seconds[report.nodeid] = self.seconds.get(report.nodeid, 0) + now - self.last
+        self.last = now
         if report.failed:
             self.failed.append(report.nodeid)
 
@@ -77,7 +90,7 @@ class Bench:
         _import_all(modules)
         gc.collect()
         gc.freeze()  # no child looks through what the parent has made
-        self.limit = 10 + 4 * sum(time for time in self.seconds.values() if time <= SLOW)
+        self.limit = 10 + 4 * sum(time for time in self.seconds.values() if time <= SLOW)  # of CPU
 
     def run(self, tree: ast.Module, mutations: Sequence[Mutation], jobs: int = 1) -> Iterator[tuple[Mutation, str]]:
         """Each mutation with what became of it, in the order in which they end."""
@@ -85,11 +98,12 @@ class Bench:
         while waiting or running:
             while waiting and len(running) < jobs:
                 one = waiting.pop()
-                running[self._fork(lambda one=one: self._judge(tree, one))] = one, time.monotonic() + self.limit
+                running[self._fork(lambda one=one: self._judge(tree, one))] = one, time.monotonic() + 20 * self.limit
             pid, status = self._ended({pid: end for pid, (_, end) in running.items()})
             yield running.pop(pid)[0], status
 
     def _judge(self, tree: ast.Module, mutation: Mutation) -> int:
+        resource.setrlimit(resource.RLIMIT_CPU, (math.ceil(self.limit), math.ceil(self.limit) + 1))
         mutation.apply()
         sys.meta_path.insert(0, _Mutated(self.module, self.path, tree))
         return self._pytest(_Order(self.seconds))
@@ -106,8 +120,7 @@ class Bench:
         phases = (hypothesis.Phase.explicit, hypothesis.Phase.generate)  # a failure need not be made small
         hypothesis.settings.register_profile("mutate", derandomize=True, database=None, deadline=None, phases=phases)
         hypothesis.settings.load_profile("mutate")
-        options = "-x -q -p no:cacheprovider -p no:randomly -p no:xdist -o addopts= --strict-markers -W ignore::pytest.PytestAssertRewriteWarning".split()
-        return int(pytest.main([*options, f"--basetemp={tempfile.tempdir}/pytest", *self.tests], plugins=[order]))
+        return int(pytest.main([*OPTIONS, f"--basetemp={tempfile.tempdir}/pytest", *self.tests], plugins=[order]))
 
     def _in_child(self, work: Callable[[], object], limit: float) -> object:
         """What `work` gives in a child of its own; None if it died."""
@@ -149,11 +162,16 @@ class Bench:
                     os.waitpid(pid, 0)
                 if done or time.monotonic() > end:
                     shutil.rmtree(self._folders.pop(pid), ignore_errors=True)
-                    code = os.waitstatus_to_exitcode(status) if done else None
-                    # 1: a test failed, 2: a test file could not be imported, below 0: it crashed
-                    return pid, TIMEOUT if code is None else SURVIVED if code == 0 else KILLED if code in (1, 2) or code < 0 else BROKEN
+                    return pid, _status(os.waitstatus_to_exitcode(status) if done else None)
             time.sleep(pause)
             pause = min(0.05, 1.5 * pause)
+
+
+def _status(code: int | None) -> str:
+    """Of a child's exit code: pytest's 1 is a failed test, 2 a test file that could not be imported; below 0 a signal."""
+    if code is None or code in (-signal.SIGXCPU, -signal.SIGKILL):
+        return TIMEOUT
+    return SURVIVED if code == 0 else KILLED if code in (1, 2) or code < 0 else BROKEN
 
 
 def _import_all(modules: Sequence[str]) -> None:

@@ -14,18 +14,31 @@ from tests.mutate.mutations import Mutation
 
 FOLDERS = "attention regularizers losses distillation ood explainers heads convolutions pruning callbacks algorithms"
 FILES = (  # of rooms that hold more than methods
-    *(f"evaluation/{name}.py" for name in ("adversarial", "attribution_scores", "calibration", "concatenation", "corruptions", "faithfulness")),
-    *(f"evaluation/{name}.py" for name in ("localisation", "sensitivity", "transductive")),
+    *(f"evaluation/{name}.py" for name in ("adversarial", "attribution_scores", "calibration", "concatenation", "corruptions")),
+    *(f"evaluation/{name}.py" for name in ("faithfulness", "localisation", "sensitivity", "transductive")),
     "training/schedules.py",
     "metrics.py",
 )
-TESTS = ("reference/test_*.py", "test_metrics.py", "training/test_callbacks.py", "training/test_schedules.py", "evaluation/test_localisation.py")
+TESTS = ("reference/test_*.py", "test_metrics.py", "training/test_callbacks.py", "training/test_schedules.py",
+         "evaluation/test_localisation.py")  # fmt: skip
 EQUIVALENT = Path(__file__).with_name("equivalent.toml")
 
 
 def method_files() -> list[Path]:
-    folders = [path for folder in FOLDERS.split() for path in sorted((ROOT / "attnlab" / folder).glob("*.py")) if path.name != "__init__.py"]
-    return [*folders, *(ROOT / "attnlab" / name for name in FILES)]
+    rooms = [ROOT / "attnlab" / folder for folder in FOLDERS.split()]
+    found = [path for room in rooms for path in sorted(room.glob("*.py")) if path.name != "__init__.py"]
+    return [*found, *(ROOT / "attnlab" / name for name in FILES)]
+
+
+def nodes_of(path: Path) -> list[str]:
+    """What pytest is given for a method file."""
+    defaults = [f"tests/reference/test_defaults.py::test_defaults[{module_of(path)}]"] if module_of(path) in _pinned() else []
+    return [*(test.relative_to(ROOT).as_posix() for test in tests_of(path)), *defaults]
+
+
+@cache
+def _pinned() -> frozenset[str]:
+    return frozenset(tomllib.loads((ROOT / "tests" / "reference" / "defaults.toml").read_text()))
 
 
 def module_of(path: Path) -> str:

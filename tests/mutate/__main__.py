@@ -22,7 +22,6 @@ from tests import ROOT  # noqa: E402
 from tests.mutate import runner, targets  # noqa: E402
 from tests.mutate.mutations import Mutation, mutations  # noqa: E402
 
-
 COUNTS = ("mutants", "killed", "timeout", "survived", "broken", "explained")
 
 

@@ -3,10 +3,8 @@
 import ast
 import gc
 import importlib
-import math
 import os
 import pickle
-import resource
 import shutil
 import signal
 import sys
@@ -25,7 +23,6 @@ from tests import ROOT
 from tests.mutate.mutations import Mutation
 
 SLOW = 2.0  # seconds of CPU: a test that takes longer alone is left out; most of those compile
-OURS = ("attnlab", "tests", "conftest", "scripts")
 OPTIONS = (
     "-x",
     "-q",
@@ -103,7 +100,7 @@ class Bench:
             yield running.pop(pid)[0], status
 
     def _judge(self, tree: ast.Module, mutation: Mutation) -> int:
-        resource.setrlimit(resource.RLIMIT_CPU, (math.ceil(self.limit), math.ceil(self.limit) + 1))
+        signal.setitimer(signal.ITIMER_PROF, self.limit)  # SIGPROF ends it
         mutation.apply()
         sys.meta_path.insert(0, _Mutated(self.module, self.path, tree))
         return self._pytest(_Order(self.seconds))
@@ -111,7 +108,7 @@ class Bench:
     def _try(self) -> tuple[int, dict[str, float], list[str], list[str]]:
         order = _Order()
         code = self._pytest(order)
-        return code, order.seconds, order.failed, [name for name in sys.modules if name.split(".")[0] not in OURS]
+        return code, order.seconds, order.failed, [name for name, module in sys.modules.items() if _is_installed(module)]
 
     def _pytest(self, order: _Order) -> int:
         import hypothesis
@@ -169,9 +166,14 @@ class Bench:
 
 def _status(code: int | None) -> str:
     """Of a child's exit code: pytest's 1 is a failed test, 2 a test file that could not be imported; below 0 a signal."""
-    if code is None or code in (-signal.SIGXCPU, -signal.SIGKILL):
+    if code is None or code in (-signal.SIGPROF, -signal.SIGKILL):
         return TIMEOUT
     return SURVIVED if code == 0 else KILLED if code in (1, 2) or code < 0 else BROKEN
+
+
+def _is_installed(module: object) -> bool:
+    """Of the standard library or of a package; not ours, of which each child must import its own."""
+    return (getattr(module, "__file__", None) or "").startswith((sys.prefix, sys.base_prefix))
 
 
 def _import_all(modules: Sequence[str]) -> None:

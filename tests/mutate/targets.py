@@ -19,8 +19,12 @@ FILES = (  # of rooms that hold more than methods
     "training/schedules.py",
     "metrics.py",
 )
-TESTS = ("reference/test_*.py", "test_metrics.py", "training/test_callbacks.py", "training/test_schedules.py",
-         "evaluation/test_localisation.py")  # fmt: skip
+TESTS = (
+    "reference/test_*.py",
+    "test_metrics.py",
+    *(f"training/test_{name}.py" for name in ("callbacks", "loop_callbacks", "schedules")),
+    "evaluation/test_localisation.py",
+)
 EQUIVALENT = Path(__file__).with_name("equivalent.toml")
 
 
@@ -46,11 +50,10 @@ def module_of(path: Path) -> str:
 
 
 def tests_of(path: Path) -> list[Path]:
-    """test_NAME.py and the tests that import the module; where there are none, those of the methods that import it."""
+    """Its own test, test_NAME.py; else the tests that import it; else those of the methods that import it."""
     named = [test for test in _tests() if test.name == f"test_{path.stem}.py"]
     module = module_of(path)
-    found = list(dict.fromkeys([*named, *(test for test in _tests() if module in _imported(test))]))
-    if found:
+    if found := named or [test for test in _tests() if module in _imported(test)]:
         return found
     users = [other for other in method_files() if other != path and module in _imported(other)]
     return list(dict.fromkeys(test for user in users for test in tests_of(user)))

@@ -25,6 +25,10 @@ TESTS = (
     *(f"training/test_{name}.py" for name in ("callbacks", "loop_callbacks", "schedules")),
     "evaluation/test_localisation.py",
 )
+SHARED = {  # tests with a case for each of many modules, and the file that names those
+    "tests/reference/test_defaults.py::test_defaults": "reference/defaults.toml",
+    "tests/reference/test_autocast.py::test_the_same_in_autocast": "reference/test_autocast.py",
+}
 EQUIVALENT = Path(__file__).with_name("equivalent.toml")
 
 
@@ -35,14 +39,10 @@ def method_files() -> list[Path]:
 
 
 def nodes_of(path: Path) -> list[str]:
-    """What pytest is given for a method file."""
-    defaults = [f"tests/reference/test_defaults.py::test_defaults[{module_of(path)}]"] if module_of(path) in _pinned() else []
-    return [*(test.relative_to(ROOT).as_posix() for test in tests_of(path)), *defaults]
-
-
-@cache
-def _pinned() -> frozenset[str]:
-    return frozenset(tomllib.loads((ROOT / "tests" / "reference" / "defaults.toml").read_text()))
+    """What pytest is given for a method file: its tests, and its cases of the tests that have one for each of many modules."""
+    module = module_of(path)
+    cases = [f"{test}[{module}]" for test, cases in SHARED.items() if f'"{module}"' in (ROOT / "tests" / cases).read_text()]
+    return [*(test.relative_to(ROOT).as_posix() for test in tests_of(path)), *cases]
 
 
 def module_of(path: Path) -> str:

@@ -7,6 +7,7 @@ torch, 5 s, for each mutant.
 """
 
 import argparse
+import gc
 import json
 import os
 import random
@@ -101,4 +102,6 @@ def table(rows: list[dict[str, Any]]) -> str:
 
 if __name__ == "__main__":
     os.chdir(ROOT)
-    sys.exit(main())
+    code = main()
+    gc.unfreeze()  # else a library of torch's takes what it still holds for leaked, and says so
+    sys.exit(code)

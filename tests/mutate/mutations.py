@@ -24,6 +24,7 @@ SWAPS = {one: other for pair in reversed(PAIRS) for one, other in (pair.split(),
 DROPPED = {"detach", "abs", "sqrt", "square", "clamp", "clamp_min", "clamp_max", "relu", "exp", "log", "sign", "normalize", "softplus",
            "flip", "reciprocal", "nan_to_num", "roll", "fliplr", "cumsum", "argsort", "sort", "stop_gradient", "T", "mT"}  # fmt: skip
 UNSEEN_KEYWORDS = {"device", "memory_format", "non_blocking", "inplace", "strict"}  # a CPU, speed, a check of lengths
+KNOWN_DEFAULTS = {("normalize", "dim", 1), ("kaiming_normal_", "nonlinearity", "relu")}  # torch's own: relu is leaky_relu of slope 0
 UNSEEN_FUNCTIONS = {"__repr__", "extra_repr"}
 UNSEEN_OBJECTS = {"log", "warnings"}  # messages
 
@@ -183,7 +184,8 @@ def _calls(node: ast.Call) -> Iterator[ast.AST]:
     if name == "where" and len(node.args) == 3:
         yield _with(node, args=[node.args[0], node.args[2], node.args[1]])
     for i, keyword in enumerate(node.keywords):
-        if keyword.arg is not None and keyword.arg not in UNSEEN_KEYWORDS:
+        value = keyword.value.value if isinstance(keyword.value, ast.Constant) else ...
+        if keyword.arg is not None and keyword.arg not in UNSEEN_KEYWORDS and (name, keyword.arg, value) not in KNOWN_DEFAULTS:
             yield _with(node, keywords=[*node.keywords[:i], *node.keywords[i + 1 :]])
         if isinstance(keyword.value, ast.Constant) and keyword.value.value in ("mean", "sum"):
             other = ast.Constant(SWAPS[keyword.value.value])

@@ -50,9 +50,9 @@ def distilled() -> Tensor:
     return SP(shapes, shapes)(out, teacher)
 
 
-CASES: dict[str, Callable[[], object]] = {
+CASES: dict[str, Callable[[], Tensor]] = {
     "attnlab.attention.lmask": lambda: confusion(maps(), torch.eye(3)[labels()]),
-    "attnlab.attention.ltpa": lambda: AttentionUnit(6, 6, compatibility="dp", match="g_down", dropout=0.0)(maps(), features()),
+    "attnlab.attention.ltpa": lambda: AttentionUnit(6, 6, compatibility="dp", match="g_down", dropout=0.0)(maps(), features())[0],
     "attnlab.convolutions.quadratic": lambda: QuadraticConv2d((6, 5, 4), host=nn.Conv2d(6, 2, 3), form="full")(maps()),
     "attnlab.convolutions.spectral": lambda: FourierTransform((6, 5, 4), merge=False)(maps()),
     "attnlab.distillation.feature_term": distilled,
@@ -72,4 +72,5 @@ def test_the_same_in_autocast(module: str) -> None:
         torch.manual_seed(0)
         with torch.autocast("cpu", dtype=torch.bfloat16, enabled=enabled):
             found.append(CASES[module]())
+    assert found[0].dtype == torch.float32  # nor does the module turn it on by itself
     torch.testing.assert_close(found[1], found[0], rtol=0, atol=0)

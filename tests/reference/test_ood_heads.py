@@ -136,6 +136,23 @@ def test_mahalanobis():
     np.testing.assert_allclose(fitted(Mahalanobis()), mahalanobis(TRAIN, TEST), rtol=1e-4)
 
 
+def test_products_are_exact_inside_a_head_and_as_before_after_it():
+    from attnlab.ood.bank import exact
+
+    products = torch.backends.cuda.matmul, torch.backends.mkldnn.matmul
+    before = [product.fp32_precision for product in products]
+    try:
+        for product in products:
+            product.fp32_precision = "tf32"
+        with pytest.raises(ZeroDivisionError), exact(TEST):
+            assert [product.fp32_precision for product in products] == ["ieee", "ieee"]
+            1 / 0  # noqa: B018
+        assert [product.fp32_precision for product in products] == ["tf32", "tf32"]
+    finally:
+        for product, precision in zip(products, before):
+            product.fp32_precision = precision
+
+
 def with_features(bank, features):
     return Bank(features, bank.logits, bank.labels, bank.fc)
 

@@ -7,7 +7,7 @@ import pytest
 
 from tests import ROOT
 from tests.mutate import runner, targets
-from tests.mutate.__main__ import main, table
+from tests.mutate.__main__ import corrected, main, table
 from tests.mutate.mutations import mutations
 
 METHOD = '''
@@ -134,3 +134,11 @@ def test_the_list_and_the_table(capsys) -> None:
     assert capsys.readouterr().out.split()[:3] == ["attnlab/distillation/kd.py", "27", "mutants"]
     row = {"file": "a.py", "mutants": 9, "killed": 5, "timeout": 1, "survived": 1, "broken": 0, "explained": 2}
     assert table([row]).splitlines()[-1] == "6 of 7 die: 85.7%" and "| a.py | 9 | 6 | 2 | 1 |" in table([row])
+
+
+def test_results_are_corrected_by_what_became_of_their_survivors() -> None:
+    left = [[3, "a", "b", "survived"]] * 4
+    before = {"file": "a.py", "mutants": 9, "killed": 4, "timeout": 1, "survived": 4, "broken": 0, "explained": 0, "left": left}
+    again = {"file": "a.py", "mutants": 3, "killed": 1, "timeout": 0, "survived": 1, "broken": 0, "explained": 1, "left": left[:1]}
+    found = corrected(before, again)
+    assert table([found]).splitlines()[2] == "| a.py | 8 | 6 | 1 | 1 |" and found["left"] == left[:1]

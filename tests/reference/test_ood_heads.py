@@ -291,6 +291,7 @@ def test_odin_without_a_step_is_msp_at_its_temperature():
     network = Tiny()
     head = ODIN(eps=0.0, temperature=10.0)
     bank = extract(network, loader(0), perturb=head.perturb)
+    assert network.passes == 2 * 3  # gradient and score of three batches; none of the images as they were
     torch.testing.assert_close(head.score(bank), MSP(temperature=10.0).score(extract(network, loader(0))))
 
 

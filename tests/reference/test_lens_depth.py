@@ -247,6 +247,13 @@ def test_kmeans_centres_are_scikit_learns():
     torch.testing.assert_close(head.samples[0][0] * head.scale, torch.from_numpy(expected))
 
 
+def test_without_a_reduction_all_points_stay():
+    features, labels = two_classes()
+    head = LensDepth(reduction="none", num_centers=20)
+    head.fit(bank(features, labels))
+    assert [len(sample) for sample, _ in head.samples] == [60, 50]
+
+
 def test_a_small_class_gives_all_its_points_and_copies_do_not_break_kmeans():
     features, labels = two_classes()
     head = LensDepth(num_centers=55)

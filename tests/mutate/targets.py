@@ -61,7 +61,8 @@ def tests_of(path: Path) -> list[Path]:
 
 @cache
 def _tests() -> tuple[Path, ...]:
-    return tuple(path for pattern in TESTS for path in sorted((ROOT / "tests").glob(pattern)))
+    shared = {Path(test.split("::")[0]).name for test in SHARED}
+    return tuple(path for pattern in TESTS for path in sorted((ROOT / "tests").glob(pattern)) if path.name not in shared)
 
 
 @cache

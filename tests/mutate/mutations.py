@@ -24,7 +24,11 @@ SWAPS = {one: other for pair in reversed(PAIRS) for one, other in (pair.split(),
 DROPPED = {"detach", "abs", "sqrt", "square", "clamp", "clamp_min", "clamp_max", "relu", "exp", "log", "sign", "normalize", "softplus",
            "flip", "reciprocal", "nan_to_num", "roll", "fliplr", "cumsum", "argsort", "sort", "stop_gradient", "T", "mT"}  # fmt: skip
 UNSEEN_KEYWORDS = {"device", "memory_format", "non_blocking", "inplace", "strict"}  # a CPU, speed, a check of lengths
-KNOWN_DEFAULTS = {("normalize", "dim", 1), ("kaiming_normal_", "nonlinearity", "relu")}  # torch's own: relu is leaky_relu of slope 0
+KNOWN_DEFAULTS = {
+    ("normalize", "dim", 1),
+    ("interpolate", "align_corners", False),
+    ("kaiming_normal_", "nonlinearity", "relu"),
+}  # torch's own: relu is leaky_relu of slope 0
 UNSEEN_FUNCTIONS = {"__repr__", "extra_repr"}
 UNSEEN_OBJECTS = {"log", "warnings"}  # messages
 

@@ -50,13 +50,13 @@ def module_of(path: Path) -> str:
 
 
 def tests_of(path: Path) -> list[Path]:
-    """Its own test, test_NAME.py; else the tests that import it; else those of the methods that import it."""
+    """Its own test, test_NAME.py; else the tests that import it, three at most; else those of the methods that import it."""
     named = [test for test in _tests() if test.name == f"test_{path.stem}.py"]
     module = module_of(path)
     if found := named or [test for test in _tests() if module in _imported(test)]:
-        return found
+        return found[:3]
     users = [other for other in method_files() if other != path and module in _imported(other)]
-    return list(dict.fromkeys(test for user in users for test in tests_of(user)))
+    return list(dict.fromkeys(test for user in users for test in tests_of(user)))[:3]
 
 
 @cache

@@ -27,7 +27,7 @@ def slow(module, x):
     return out
 
 
-@pytest.mark.parametrize("shape, reduction", [((32,), 16), ((4, 3, 3), 8), ((5,), 5)])
+@pytest.mark.parametrize("shape, reduction", [((32,), 16), ((4, 3, 3), 8), ((5,), 5), ((6,), 1)])
 def test_equals_the_loop(shape, reduction):
     torch.manual_seed(0)
     module = AdvancedDropout(shape, reduction=reduction).double()
@@ -43,9 +43,9 @@ def test_parameters_start_as_in_the_released_code():
     assert {name: tuple(p.shape) for name, p in module.named_parameters()} == {
         "weight_h": (4, 64), "bias_h": (1,), "weight_mu": (1, 4), "bias_mu": (1,), "weight_sigma": (1, 4), "bias_sigma": (1,),
     }  # fmt: skip
-    for name in ("weight_h", "bias_h", "weight_mu", "weight_sigma"):
-        values = getattr(module, name)
-        assert values.min() >= 0 and values.max() < 0.01
+    for name in ("weight_h", "weight_mu", "weight_sigma", "bias_h"):
+        values = torch.stack([getattr(AdvancedDropout((64,)), name) for _ in range(20)]).flatten()
+        assert values.min() >= 0 and values.max() < 0.01 and values.std() > 0.0015  # 0.01 / sqrt(12) = 0.0029
     assert module.bias_mu.item() == 0 and module.bias_sigma.item() == pytest.approx(1.2)
 
 
@@ -75,6 +75,25 @@ def test_the_divisor_carries_no_gradient():
     expected = x.sum().item() * (1 - 1 / (1 + math.exp(-mu)))  # d log sigmoid
     assert module.bias_mu.grad.item() == pytest.approx(expected)
     assert all(p.grad is not None for p in module.parameters())
+
+
+def test_only_the_mask_teaches_mu_and_sigma():
+    torch.manual_seed(0)
+    module = AdvancedDropout((20,), reduction=5).double()
+    x = torch.randn(4, 20, dtype=torch.float64, requires_grad=True)
+    weights = torch.randn(4, 20, dtype=torch.float64)
+    leaves = [x, *module.parameters()]
+    torch.manual_seed(1)
+    found = torch.autograd.grad((module(x) * weights).sum(), leaves)
+    torch.manual_seed(1)
+    h = x @ module.weight_h.T + module.bias_h
+    mu = (h @ module.weight_mu.T + module.bias_mu).mean()
+    sigma = (1 + (h @ module.weight_sigma.T + module.bias_sigma).exp()).log().mean()
+    assert sigma > 1  # else its part of the divisor would not show
+    divisor = 1 / (1 + math.exp(-mu.item() / math.sqrt(1 + math.pi / 8 * sigma.item() ** 2)))  # a number: no gradient
+    y = x / (1 + (-mu - sigma * torch.randn_like(x)).exp()) / divisor
+    for ours, expected in zip(found, torch.autograd.grad((y * weights).sum(), leaves), strict=True):
+        torch.testing.assert_close(ours, expected)
 
 
 def test_identity_in_eval():

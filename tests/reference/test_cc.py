@@ -23,5 +23,6 @@ def test_the_term_embeds_both_and_learns_to() -> None:
     term(output(features=NUMBERS["kd_es"]), output(features=NUMBERS["kd_et"])).backward()
     assert {tuple(p.shape) for p in term.parameters()} == {(4, 9), (4, 11), (4,)}
     assert all(p.grad.abs().sum() > 0 for p in term.parameters())
+    assert CC({"features": (9,)}, {"features": (11,)}, dim_embedded=1).embed_student[0].out_features == 1
     with pytest.raises(ValueError, match="dim_embedded must be at least 1, got 0"):
         CC({"features": (9,)}, {"features": (11,)}, dim_embedded=0)

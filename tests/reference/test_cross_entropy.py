@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 from attnlab.losses.cross_entropy import CrossEntropy
 from attnlab.network import Output
@@ -74,3 +75,23 @@ def test_weight_multiplies_the_loss() -> None:
     torch.testing.assert_close(CrossEntropy(3, 4, weight=0.1)(out, y)["ce"], 0.1 * whole)
     with pytest.raises(ValueError, match="weight must be 0 or more, got -1"):
         CrossEntropy(3, 4, weight=-1)
+
+
+@pytest.mark.parametrize("soft", [False, True])
+def test_the_mean_is_over_images_and_copies(soft: bool) -> None:
+    torch.manual_seed(0)
+    z, copies = torch.randn(2, 4, 3, dtype=torch.float64)
+    y = torch.rand(4, 3, dtype=torch.float64).softmax(1) if soft else torch.tensor([0, 1, 2, 1])
+    terms = CrossEntropy(3, 5)(Output(z, None, None, y, Output(copies, None, None)), y)
+    torch.testing.assert_close(terms["ce"], (F.cross_entropy(z, y) + F.cross_entropy(copies, y)) / 2)
+
+
+def test_images_without_a_label_do_not_count(batch) -> None:
+    logits_BK, y_B, _ = batch
+    some = CrossEntropy(5, 7)(out_of(logits_BK), y_B.where(torch.arange(12) < 8, -1))["ce"]
+    torch.testing.assert_close(some, CrossEntropy(5, 7)(out_of(logits_BK[:8]), y_B[:8])["ce"])
+
+
+def test_the_edges_of_the_ranges_are_in_them(batch) -> None:
+    logits_BK, y_B, _ = batch
+    assert CrossEntropy(5, 7, weight=0)(out_of(logits_BK), y_B)["ce"] == 0

@@ -23,5 +23,6 @@ def test_equals_numpy() -> None:
 def test_the_term() -> None:
     term = DIST(beta=2.0, gamma=0.5, weight=3.0)
     assert float(term(output(NUMBERS["kd_zs"]), output(NUMBERS["kd_zt"]))) == pytest.approx(3 * float(NUMBERS["dist_b2_g05_loss"]))
-    with pytest.raises(ValueError, match="temperature must be above 0, got -1"):
-        DIST(temperature=-1)
+    for temperature in (-1, 0):
+        with pytest.raises(ValueError, match=f"temperature must be above 0, got {temperature}"):
+            DIST(temperature=temperature)

@@ -2,14 +2,16 @@
 
 import pytest
 import torch
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from attnlab.config.compose import compose
-from attnlab.distillation.dml import dml
+from attnlab.distillation.dml import DML, dml
+from attnlab.network import Output
 from attnlab.pipeline.factory import make_data, make_learner
 from attnlab.training.epoch import Batch
 from tests.conftest import TINY
-from tests.reference.distilled import NUMBERS, agrees
+from tests.reference.distilled import NUMBERS, agrees, output
 
 ZS, ZT, Y = (NUMBERS[name] for name in ("kd_zs", "kd_zt", "kd_y"))
 
@@ -26,6 +28,22 @@ def test_neither_pulls_the_other_by_its_own_term() -> None:
     peer = ZT.clone().requires_grad_()
     (gradient,) = torch.autograd.grad(dml(ZS.clone().requires_grad_(), peer) + 0 * peer.sum(), peer)
     assert not gradient.any()
+
+
+class Peer(nn.Module):
+    """Gives its logits, whatever the images; a penalty beside them."""
+
+    def forward(self, x: Tensor, target: Tensor, progress: Tensor) -> Output:
+        return output(ZT)
+
+    def penalties(self) -> dict[str, Tensor]:
+        return {"norm_loss": torch.tensor(0.5)}
+
+
+def test_the_terms_weigh_the_divergences_and_the_peer_has_a_loss_of_its_own() -> None:
+    terms = DML(Peer, weight=0.3)(torch.zeros(len(Y)), output(ZS), Y, torch.tensor(0.0))
+    torch.testing.assert_close(terms["dml"], 0.3 * dml(ZS, ZT))
+    torch.testing.assert_close(terms["dml_peer"], F.cross_entropy(ZT, Y) + 0.3 * dml(ZT, ZS) + 0.5)
 
 
 def test_two_networks_learn_and_the_students_is_the_one_that_counts() -> None:

@@ -8,12 +8,13 @@ from hypothesis import strategies as st
 from attnlab.regularizers.dropblock import DropBlock
 
 
-def slow(x, drop, block, per_channel):
-    """Algorithm 1 with loops; draws the same seeds."""
+def slow(x, drop, block, per_channel, progress=None):
+    """Algorithm 1 with loops; draws the same seeds. With `progress` the rate is that part of its final value."""
     B, C, H, W = x.shape
     bh, bw = min(block, H), min(block, W)
     gamma = drop * H * W / (bh * bw * (H - bh + 1) * (W - bw + 1))
-    seeds = torch.empty(B, C if per_channel else 1, H - bh + 1, W - bw + 1, dtype=x.dtype).bernoulli_(gamma)
+    size = (B, C if per_channel else 1, H - bh + 1, W - bw + 1)
+    seeds = torch.empty(size, dtype=x.dtype).bernoulli_(gamma) if progress is None else torch.rand(size) < gamma * progress
     mask = torch.ones_like(x)
     for b in range(B):
         for c in range(C):
@@ -41,6 +42,25 @@ def test_equals_the_loop(seed, height, width, block, drop, per_channel):
     y = DropBlock(x.shape[1:], drop=drop, block=block, per_channel=per_channel)(x)
     torch.manual_seed(seed)
     torch.testing.assert_close(y, slow(x, drop, block, per_channel))
+
+
+@pytest.mark.parametrize("schedule", ["linear", "constant"])
+@pytest.mark.parametrize("progress", [0.0, 0.5, 1.0])
+def test_drop_grows_with_progress(schedule, progress):
+    x = torch.randn(6, 3, 8, 8, dtype=torch.float64)
+    torch.manual_seed(0)
+    y = DropBlock((3, 8, 8), drop=0.3, block=3, schedule=schedule)(x, torch.tensor(progress))
+    torch.manual_seed(0)
+    torch.testing.assert_close(y, slow(x, 0.3, 3, True, progress if schedule == "linear" else None))
+    assert torch.equal(y, x) == (progress == 0 and schedule == "linear")
+
+
+def test_a_batch_that_is_dropped_whole_is_zero():
+    torch.manual_seed(0)
+    x = torch.ones(2, 1, 2, 2, requires_grad=True)
+    y = DropBlock((1, 2, 2), drop=0.99, block=2)(x)
+    y.sum().backward()
+    assert not y.any() and not x.grad.any()
 
 
 def test_equals_torchvisions_for_odd_blocks():

@@ -68,7 +68,13 @@ def test_half_precision_is_taken_to_fp32() -> None:
     assert value.dtype == torch.float32 and value.isfinite()
 
 
-@pytest.mark.parametrize("options", [{"weight": -1.0}])
+def test_without_the_other_classes() -> None:
+    z, y = batch()
+    cosine = F.normalize(z)[torch.arange(7), y]
+    close(of(FixedBasis(5, 3, weight=0.0), z, y), (1 - cosine).square().mean())
+
+
+@pytest.mark.parametrize("options", [{"weight": -1.0}, {"weight": math.inf}])
 def test_refusals(options: dict) -> None:
     with pytest.raises(ValueError, match=next(iter(options))):
         FixedBasis(3, 3, **options)

@@ -36,3 +36,5 @@ def test_errors() -> None:
         FSP(STUDENT_SHAPES, TEACHER_SHAPES | {"layer1": (9, 4, 4)})
     with pytest.raises(ValueError, match="places: layer1: give at least 2"):
         FSP(STUDENT_SHAPES, TEACHER_SHAPES, places="layer1")
+    with pytest.raises(ValueError, match=r"one gives \(9,\), and this compares maps"):
+        FSP({"one": (9,), "two": (9,)}, {"one": (9,), "two": (9,)}, places=["one", "two"])

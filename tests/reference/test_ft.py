@@ -19,3 +19,8 @@ def test_equals_a_loop() -> None:
     assert float(ft(NUMBERS["kd_fs0"], theirs)) == pytest.approx(total / len(ours), rel=1e-12)
     term = FT({"layer4": (4, 8, 8)}, {"layer4": (6, 4, 4)}, weight=2.0)
     assert float(term(output(layer4=NUMBERS["kd_fs0"]), output(layer4=theirs))) == pytest.approx(2 * total / len(ours))
+
+
+def test_vectors_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"features gives \(9,\), and this compares maps"):
+        FT({"features": (9,)}, {"features": (9,)}, places="features")

@@ -198,18 +198,20 @@ def test_rotation_and_shift_do_not_matter(seed, alpha):
 # -- the head ---------------------------------------------------------------------------------------------------------------------------
 
 
-def two_classes():
-    features = torch.cat([points(60), points(50, seed=1) + 6])
+def two_classes(apart=6.0):
+    features = torch.cat([points(60), points(50, seed=1) + apart])
     return features, torch.cat([torch.full((60,), 3), torch.full((50,), 8)])
 
 
-def test_score_is_minus_the_deepest_class(path):
-    features, labels = two_classes()
+@pytest.mark.parametrize("apart", [6.0, 0.5])  # only where classes overlap has a point depth in both
+def test_score_is_minus_the_deepest_class(path, apart):
+    features, labels = two_classes(apart)
     head = LensDepth(reduction="none", block=7)
     head.fit(bank(torch.cat([features, points(5, seed=9)]), torch.cat([labels, torch.full((5,), -1)])))
-    queries = points(40, seed=2, spread=5.0)
-    deepest = torch.maximum(*(depth_of(features[labels == label], queries, 7) for label in (3, 8)))
-    assert torch.equal(head.score(bank(queries)), -deepest)
+    queries = points(40, seed=2, spread=5.0 if apart > 1 else 1.0)
+    depths = [depth_of(features[labels == label], queries, 7) for label in (3, 8)]
+    assert torch.equal(head.score(bank(queries)), -torch.maximum(*depths))
+    assert (torch.minimum(*depths) > 0).any() == (apart < 1)
 
 
 def test_normalised_features_forget_their_length():
@@ -243,6 +245,13 @@ def test_kmeans_centres_are_scikit_learns():
     head.fit(bank(features))
     expected = KMeans(10, n_init=3, random_state=4).fit(features.numpy()).cluster_centers_
     torch.testing.assert_close(head.samples[0][0] * head.scale, torch.from_numpy(expected))
+
+
+def test_without_a_reduction_all_points_stay():
+    features, labels = two_classes()
+    head = LensDepth(reduction="none", num_centers=20)
+    head.fit(bank(features, labels))
+    assert [len(sample) for sample, _ in head.samples] == [60, 50]
 
 
 def test_a_small_class_gives_all_its_points_and_copies_do_not_break_kmeans():

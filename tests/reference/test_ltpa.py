@@ -215,6 +215,16 @@ def test_grad_scale():
     assert torch.equal(x.grad, torch.full_like(x, 0.5))
 
 
+@pytest.mark.parametrize("num_taps", [1, 2, 3])
+def test_avg_divides_the_gradient_of_g_by_the_number_of_taps(num_taps):
+    found = []
+    for merge_grad in ("sum", "avg"):
+        g, taps = values(num_taps)
+        logits = build(num_taps, compatibility="dp", dropout=0.0, merge_grad=merge_grad)(g.requires_grad_(), *taps)
+        found += torch.autograd.grad(logits.square().sum(), [g])
+    torch.testing.assert_close(found[1], found[0] / num_taps)
+
+
 class Chain(nn.Module):
     """A network of three pieces, to write its backward pass by hand."""
 

@@ -29,6 +29,7 @@ def test_equals_the_released_code(drop, key, memory_format):
     assert torch.equal(y, gold[key])
     assert y.is_contiguous(memory_format=memory_format)
     assert module.dropped.item() == pytest.approx((gold[key] == 0).double().mean().item())
+    assert module.statistics == {"dropped": module.dropped}
 
 
 def test_hand_made():
@@ -81,7 +82,7 @@ def test_gradient_is_one_where_kept_and_zero_where_dropped():
 def test_modes():
     x = torch.randn(4, 3, 5, 5)
     off, code = MaxDropout(drop=0.5).eval(), MaxDropout(drop=0.5, eval_mode="paper_code").eval()
-    assert off(x) is x and off.dropped is None
+    assert off(x) is x and off.dropped is None and off.statistics == {}
     assert torch.equal(code(x), code.train()(x)) and not torch.equal(code(x), x)
 
 

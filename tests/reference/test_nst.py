@@ -27,3 +27,8 @@ def test_it_is_nought_at_the_teacher_whatever_the_order_of_channels() -> None:
     term = NST({"layer2": (5, 4, 4)}, {"layer2": (7, 4, 4)}, weight=2.0)
     expected = 2 * float(nst(x, NUMBERS["kd_ft1"]))
     assert float(term(output(layer2=x), output(layer2=NUMBERS["kd_ft1"]))) == pytest.approx(expected)
+
+
+def test_vectors_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"features gives \(9,\), and this compares maps"):
+        NST({"features": (9,)}, {"features": (9,)}, places="features")

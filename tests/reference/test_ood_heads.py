@@ -136,6 +136,23 @@ def test_mahalanobis():
     np.testing.assert_allclose(fitted(Mahalanobis()), mahalanobis(TRAIN, TEST), rtol=1e-4)
 
 
+def test_products_are_exact_inside_a_head_and_as_before_after_it():
+    from attnlab.ood.bank import exact
+
+    products = torch.backends.cuda.matmul, torch.backends.mkldnn.matmul
+    before = [product.fp32_precision for product in products]
+    try:
+        for product in products:
+            product.fp32_precision = "tf32"
+        with pytest.raises(ZeroDivisionError), exact(TEST):
+            assert [product.fp32_precision for product in products] == ["ieee", "ieee"]
+            1 / 0  # noqa: B018
+        assert [product.fp32_precision for product in products] == ["tf32", "tf32"]
+    finally:
+        for product, precision in zip(products, before):
+            product.fp32_precision = precision
+
+
 def with_features(bank, features):
     return Bank(features, bank.logits, bank.labels, bank.fc)
 
@@ -274,10 +291,21 @@ def test_odin_without_a_step_is_msp_at_its_temperature():
     network = Tiny()
     head = ODIN(eps=0.0, temperature=10.0)
     bank = extract(network, loader(0), perturb=head.perturb)
+    assert network.passes == 2 * 3  # gradient and score of three batches; none of the images as they were
     torch.testing.assert_close(head.score(bank), MSP(temperature=10.0).score(extract(network, loader(0))))
 
 
 # ---------------------------------------------------------------- any other detector, by name
+
+
+def learned():
+    """The banks of a network that has learned its classes."""
+    fc = nn.Linear(D, K)
+    with torch.no_grad():
+        means = torch.stack([TRAIN.features[TRAIN.labels == c].mean(0) for c in range(K)])
+        fc.weight.copy_(means / 10)
+        fc.bias.copy_(-means.square().sum(1) / 20)
+        return [Bank(bank.features, fc(bank.features), bank.labels, fc) for bank in (TRAIN, TEST)]
 
 
 @pytest.mark.parametrize(
@@ -301,12 +329,7 @@ def test_odin_without_a_step_is_msp_at_its_temperature():
     ],
 )
 def test_any_detector_that_a_bank_can_feed(detector, parameters):
-    fc = nn.Linear(D, K)
-    with torch.no_grad():  # a network that has learned its classes
-        means = torch.stack([TRAIN.features[TRAIN.labels == c].mean(0) for c in range(K)])
-        fc.weight.copy_(means / 10)
-        fc.bias.copy_(-means.square().sum(1) / 20)
-        train, test = (Bank(bank.features, fc(bank.features), bank.labels, fc) for bank in (TRAIN, TEST))
+    train, test = learned()
     head = PytorchOOD(detector=detector, parameters=parameters)
     if head.needs_fit:
         head.fit(train)
@@ -330,6 +353,40 @@ def test_entropy_and_gda_formulas():
         per_class.append(np.log(len(mine) / N) - 0.5 * (quadratic + np.linalg.slogdet(cov)[1] + D * np.log(2 * np.pi)))
     found = fitted(PytorchOOD(detector="GMM", parameters={"reg": 1e-3}))
     np.testing.assert_allclose(found, -logsumexp(per_class, axis=0), rtol=1e-6)
+
+
+def test_kl_matching_formula():
+    """1911.11132: the divergence of the posterior from the nearest of the predicted classes' mean posteriors."""
+    train, test = learned()
+    p_NK, q_NK = softmax(arrays(train)[1], 1), softmax(arrays(test)[1], 1)
+    typical = np.stack([p_NK[p_NK.argmax(1) == c].mean(0) for c in np.unique(p_NK.argmax(1))])
+    expected = [min((q * np.log(q / d)).sum() for d in typical) for q in q_NK]
+    np.testing.assert_allclose(fitted(PytorchOOD(detector="KLMatching"), train, test), expected, rtol=1e-9)
+
+
+def test_relative_mahalanobis_formula():
+    """2106.09022: the distance to the nearest class less that to all of the data; the library divides no covariance by N."""
+    train, labels = arrays(TRAIN)[0], arrays(TRAIN)[2]
+    means = np.stack([train[labels == c].mean(0) for c in range(K)])
+    within, all_of_it = train - means[labels], train - train.mean(0)
+
+    def distance(x, mean, deviations):
+        return np.einsum("ni,ij,nj->n", x - mean, np.linalg.inv(deviations.T @ deviations), x - mean)
+
+    test = arrays(TEST)[0]
+    to_classes = np.min([distance(test, mean, within) for mean in means], axis=0)
+    expected = to_classes - distance(test, train.mean(0), all_of_it)
+    assert expected.min() < 0 < expected.max()
+    np.testing.assert_allclose(fitted(PytorchOOD(detector="RMD")), expected, rtol=1e-3, atol=1e-4)
+
+
+def test_simplified_hopfield_energy_formula():
+    """Zhang et al., ICLR 2023: minus the inner product with the mean of the predicted class's correctly classified features."""
+    train, test = learned()
+    features, logits, labels = arrays(train)
+    patterns = np.stack([features[(labels == c) & (logits.argmax(1) == c)].mean(0) for c in range(K)])
+    expected = -(arrays(test)[0] * patterns[arrays(test)[1].argmax(1)]).sum(1)
+    np.testing.assert_allclose(fitted(PytorchOOD(detector="SHE"), train, test), expected, rtol=1e-5)
 
 
 def test_detectors_that_cannot_be():

@@ -45,6 +45,11 @@ def test_same_head_as_the_rectangle():
     assert [p.shape for p in position.parameters()] == [p.shape for p in rect.parameters()]
 
 
+def test_four_hidden_channels_at_least():
+    sizes = [PositionAttention((channels, 4, 4)).score[0].out_channels for channels in (4, 16, 20, 64)]
+    assert sizes == [4, 4, 5, 16]
+
+
 def count(module):
     return sum(parameter.numel() for parameter in module.parameters())
 

@@ -36,6 +36,14 @@ def test_weights_of_zero_halve_and_images_do_not_see_each_other() -> None:
     assert torch.equal(module(x), x / 2)
 
 
+def test_a_kernel_of_one_weight_sees_its_own_channel() -> None:
+    module, x = SE1C((8, 3, 3), kernel=1), torch.randn(2, 8, 3, 3)
+    gate = (module.conv.weight.flatten() * (x.mean((2, 3)) + x.amax((2, 3)))).sigmoid()
+    torch.testing.assert_close(module(x), x * gate[:, :, None, None])
+    with pytest.raises(ValueError, match="at least 1, got 0"):
+        SE1C((8, 3, 3), kernel=0)
+
+
 def test_rules() -> None:
     check_rules(lambda: SE1C((8, 3, 4)), torch.randn(3, 8, 3, 4))
 

@@ -26,3 +26,8 @@ def test_it_begins_with_the_variance_that_was_asked_for() -> None:
 def test_errors() -> None:
     with pytest.raises(ValueError, match="variance must be above 1e-5, got 0"):
         VID({"layer1": (4, 8, 8)}, {"layer1": (6, 4, 4)}, variance=0)
+    with pytest.raises(ValueError, match="variance must be above 1e-5, got 1e-05"):
+        VID({"layer1": (4, 8, 8)}, {"layer1": (6, 4, 4)}, variance=1e-5)
+    VID({"layer1": (4, 8, 8)}, {"layer1": (6, 4, 4)}, variance=1.5e-5)
+    with pytest.raises(ValueError, match=r"features gives \(9,\), and this compares maps"):
+        VID({"features": (9,)}, {"features": (9,)}, places="features")

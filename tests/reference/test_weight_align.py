@@ -85,11 +85,11 @@ def test_replaces_convolutions_under_their_names() -> None:
 def test_group_norm_keeps_the_affine_part(groups: int, expected: int) -> None:
     backbone = net()
     plain = copy.deepcopy(backbone)
-    module = partial(GroupNorm, groups=groups)
+    module = partial(GroupNorm, groups=groups, eps=0.1)
     Network(backbone, {"gn": {"at": "bn", "how": "replace", "module": module}}, shape=(3, 6, 6))
     x = torch.randn(4, 3, 6, 6, dtype=torch.float64)
     parts = plain.conv(x).view(4, expected, -1)
-    normal = ((parts - parts.mean(2, keepdim=True)) / (parts.var(2, correction=0, keepdim=True) + 1e-5).sqrt()).view(4, 6, 4, 4)
+    normal = ((parts - parts.mean(2, keepdim=True)) / (parts.var(2, correction=0, keepdim=True) + 0.1).sqrt()).view(4, 6, 4, 4)
     torch.testing.assert_close(backbone(x), normal * plain.bn.weight.view(6, 1, 1) + plain.bn.bias.view(6, 1, 1))
 
 
@@ -116,6 +116,7 @@ def test_wrong_values() -> None:
         (WeightAlign, {"host": nn.BatchNorm2d(3)}, "here it would replace a BatchNorm2d"),
         (WeightAlign, {"host": nn.Conv2d(3, 3, 1), "eps": 0.0}, "eps must be above 0"),
         (GroupNorm, {"groups": 0}, "groups must be at least 1, got 0"),
+        (GroupNorm, {"host": nn.ReLU()}, "group_norm replaces a norm, here it would replace a ReLU"),
         (NoNorm, {"host": nn.ReLU()}, "no_norm replaces a norm, here it would replace a ReLU"),
     ):
         with pytest.raises(ValueError, match=match):

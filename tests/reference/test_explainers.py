@@ -21,11 +21,14 @@ from tests.golden_numbers import golden
 from tests.reference.explained import Small, hooks, small
 
 CONFIGS = Path(__file__).parents[2] / "configs"
-FEW = {"num_masks": 6, "num_draws": 3, "steps": 3}
+FEW = {"num_masks": 6, "num_draws": 3, "steps": 3, "num_samples": 6, "num_segments": 4}
+THROUGH_CAPTUM = ("kernel_shap", "lime")
 EXPLAINERS = {path.stem: OmegaConf.load(path)[path.stem] for path in sorted((CONFIGS / "explainer").glob("*.yaml")) if path.stem != "none"}
 
 
 def explainer(name: str):
+    if name in THROUGH_CAPTUM:
+        pytest.importorskip("captum")
     node = EXPLAINERS[name]
     return instantiate({**node, **{key: value for key, value in FEW.items() if key in node}})
 

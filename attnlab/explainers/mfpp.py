@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from attnlab.explainers.attribution import rows_a_pass
+from attnlab.explainers.attribution import blurred, rows_a_pass
 from attnlab.explainers.rise import masked_scores
 from attnlab.explainers.superpixels import segments_of
 
@@ -96,7 +96,7 @@ class Mfpp:
                 if self.authors_crop:
                     yield cropped_masks(segments_HW, kept_nK[rows_n], corner_n2[rows_n])
                 else:
-                    yield smoothed(kept_nK[rows_n].to(segments_HW.device)[:, segments_HW].float(), self.smoothing)
+                    yield blurred(kept_nK[rows_n].to(segments_HW.device)[:, None, segments_HW].float(), self.smoothing)[:, 0]
 
 
 def cropped_masks(segments_HW: Tensor, kept_nK: Tensor, corner_n2: Tensor) -> Tensor:
@@ -106,12 +106,3 @@ def cropped_masks(segments_HW: Tensor, kept_nK: Tensor, corner_n2: Tensor) -> Te
     large_nHW = F.interpolate(kept_n1HW, scale_factor=ZOOM, mode="bilinear", align_corners=False)[:, 0]
     return torch.stack([one[i : i + height, j : j + width] for one, (i, j) in zip(large_nHW, corner_n2.tolist())])
 
-
-def smoothed(masks_nHW: Tensor, sigma: float) -> Tensor:
-    """Masks blurred by a Gaussian, mirrored at the border."""
-    if sigma == 0:
-        return masks_nHW
-    from torchvision.transforms.functional import gaussian_blur
-
-    sizes = [2 * min(int(3 * sigma + 1), size - 1) + 1 for size in masks_nHW.shape[2:0:-1]]  # of the kernel, width first
-    return gaussian_blur(masks_nHW[:, None], sizes, [sigma, sigma])[:, 0]

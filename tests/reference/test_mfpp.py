@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from attnlab.explainers.mfpp import Mfpp, cropped_masks, smoothed
+from attnlab.explainers.attribution import blurred
+from attnlab.explainers.mfpp import Mfpp, cropped_masks
 from attnlab.explainers.superpixels import grid_segments
 from tests.golden_numbers import golden
 from tests.reference.explained import small
@@ -68,11 +69,11 @@ def test_a_map_does_not_depend_on_its_batch_and_the_seed_decides(stored: dict[st
 
 
 def test_smoothing_keeps_the_mean() -> None:
-    masks = (torch.rand(2, 5, 30, generator=torch.Generator().manual_seed(0)) > 0.5).float()
-    assert smoothed(masks, 0.0) is masks
-    found = smoothed(masks, 2.0)
+    masks = (torch.rand(2, 1, 5, 30, generator=torch.Generator().manual_seed(0)) > 0.5).float()
+    assert blurred(masks, 0.0) is masks
+    found = blurred(masks, 2.0)
     assert found.shape == masks.shape and found.std() < masks.std() and abs(float(found.mean() - masks.mean())) < 0.1
-    torch.testing.assert_close(smoothed(torch.ones(1, 4, 4), 3.0), torch.ones(1, 4, 4))
+    torch.testing.assert_close(blurred(torch.ones(1, 1, 4, 4), 3.0), torch.ones(1, 1, 4, 4))
 
 
 def test_what_is_refused() -> None:

@@ -145,7 +145,9 @@ class RelevanceRules(TorchFunctionMode):
         if self.last is not None and self.last.output is x:
             conv = self.last
             shift = shift if conv.bias is None else shift + conv.bias * scale
-            return self.convolution(conv.function, conv.x, conv.weight * scale[:, None, None, None], shift, *conv.further, **conv.named).output
+            return self.convolution(
+                conv.function, conv.x, conv.weight * scale[:, None, None, None], shift, *conv.further, **conv.named
+            ).output
         return self.shared(value, x * scale[None, :, None, None] if self.lrp.zero_bias and x.ndim == 4 else value)
 
 

@@ -97,7 +97,9 @@ class OptimisedMask:
                     free_B1ss.grad = torch.autograd.grad(objective(free_B1ss, move).sum(), free_B1ss)[0]
             else:
                 with torch.no_grad():
-                    free_B1ss.grad = self._evolved(lambda t, move=move: objective(t.sigmoid(), move), free_B1ss, noise_nss, rows_a_pass(x_BCHW))
+                    free_B1ss.grad = self._evolved(
+                        lambda t, move=move: objective(t.sigmoid(), move), free_B1ss, noise_nss, rows_a_pass(x_BCHW)
+                    )
             adam.step()
             if self.method == "gradient":
                 free_B1ss.data.clamp_(0, 1)
@@ -147,4 +149,3 @@ def _moved(x_BCHW: Tensor, move: list[int]) -> Tensor:
     row = (torch.arange(height, device=x_BCHW.device) - down).clamp(0, height - 1)
     column = (torch.arange(width, device=x_BCHW.device) - right).clamp(0, width - 1)
     return x_BCHW[:, :, row][..., column]
-

@@ -105,4 +105,3 @@ def cropped_masks(segments_HW: Tensor, kept_nK: Tensor, corner_n2: Tensor) -> Te
     kept_n1HW = kept_nK.to(segments_HW.device)[:, None, segments_HW].float()
     large_nHW = F.interpolate(kept_n1HW, scale_factor=ZOOM, mode="bilinear", align_corners=False)[:, 0]
     return torch.stack([one[i : i + height, j : j + width] for one, (i, j) in zip(large_nHW, corner_n2.tolist())])
-

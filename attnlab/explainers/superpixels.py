@@ -59,7 +59,9 @@ def slic(x_CHW: Tensor, num: int, *, compactness: float = 10.0, sigma: float = 1
     color_PC = lab_CHW.flatten(1).T / compactness
     starts, steps = _grid((height, width), num)
     step = max(steps)
-    center_K2 = torch.cartesian_prod(*(torch.arange(start, size, step) for start, size, step in zip(starts, (height, width), steps))).double()
+    center_K2 = torch.cartesian_prod(
+        *(torch.arange(start, size, step) for start, size, step in zip(starts, (height, width), steps))
+    ).double()
     num_cells, color_KC = len(center_K2), torch.zeros(len(center_K2), color_PC.shape[1], dtype=torch.float64)
     at_P2 = torch.cartesian_prod(torch.arange(height), torch.arange(width)).double()
     for _ in range(iterations):

@@ -29,6 +29,7 @@ NEEDS = {
     "attention=ltpa_merge": ["model=vgg_ltpa", "model.width=4", "data.size=32", "attention.ltpa_merge.at=[tap1,tap3]"],
     "loss=large_margin": [*NARROW, "model.bottleneck=8"],
     "explainer=attention": [*NARROW, "attention=rect"],
+    "explainer=fixed_edges": [*NARROW, "model.stem=edges"],
     "callback=best": [*NARROW, "data.val=0.2"],
     "callback=early_stop": [*NARROW, "data.val=0.2"],
     "trainer=ddp": [*NARROW, "trainer.devices=1"],

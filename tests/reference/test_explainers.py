@@ -23,6 +23,7 @@ from tests.reference.explained import Small, hooks, small
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 FEW = {"num_masks": 6, "num_draws": 3, "steps": 3, "num_samples": 6, "num_segments": 4}
+NEEDY = {"attention", "fixed_edges"}  # what a network must have for them: tests of their own
 THROUGH_CAPTUM = ("kernel_shap", "lime")
 EXPLAINERS = {path.stem: OmegaConf.load(path)[path.stem] for path in sorted((CONFIGS / "explainer").glob("*.yaml")) if path.stem != "none"}
 
@@ -40,7 +41,7 @@ def explainer(name: str, network: Network, x: Tensor):
 
 
 @pytest.mark.parametrize("frozen", [False, True])
-@pytest.mark.parametrize("name", sorted(set(EXPLAINERS) - {"attention"}))
+@pytest.mark.parametrize("name", sorted(set(EXPLAINERS) - NEEDY))
 def test_the_network_is_left_as_it_was(name: str, frozen: bool) -> None:
     stored = golden("explainers")
     network, x, target = small(), stored["x"], stored["target"]
@@ -59,7 +60,7 @@ def test_the_network_is_left_as_it_was(name: str, frozen: bool) -> None:
 
 
 @pytest.mark.parametrize("backbone", ["resnet18", "timm_resnet"])
-@pytest.mark.parametrize("name", sorted(set(EXPLAINERS) - {"attention"}))
+@pytest.mark.parametrize("name", sorted(set(EXPLAINERS) - NEEDY))
 def test_backbones_with_placed_attention(name: str, backbone: str) -> None:
     build, shape, options = CASES[backbone]
     torch.manual_seed(0)

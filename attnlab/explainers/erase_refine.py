@@ -10,11 +10,11 @@ from attnlab.explainers.zoom_cam import ZoomCAM
 
 
 class EraseAndRefine:
-    """map = max over rounds r of  p_r / p_0 * M_r,  M_r = ZoomCAM(x_r),  x_0 = x,  x_{r+1} = x_r with the data's mean colour where M_r >= threshold.
+    """map = max over rounds r of  p_r / p_0 * M_r,  M_r = ZoomCAM(x_r),  x_0 = x,  x_{r+1} = x_r erased where M_r >= threshold.
 
-    p_r is the class's softmax probability on x_r, at most p_0. A network's first map is of the most telling part of an object; with
-    that part erased the next one finds further parts, and counts as much as the class is still seen. Maps lie in [0, 1]; rounds = 1
-    is Zoom-CAM, and a further round never lowers a map.
+    What is erased takes the data's mean colour (0 after normalisation). p_r is the class's softmax probability on x_r, at most p_0. A
+    network's first map is of the most telling part of an object; with that part erased the next one finds further parts, and counts as much
+    as the class is still seen. Maps lie in [0, 1]; rounds = 1 is Zoom-CAM, and a further round never lowers a map.
 
     Our reading: the paper localises by maps of several levels and refines the classifier by images whose lesions are erased. Here the
     trained network is left as it is and the map is refined, so there is no retraining.

@@ -11,9 +11,9 @@ from attnlab.explainers.through_captum import check_captum, ridge_surrogate
 
 
 class Lime(SuperpixelSurrogate):
-    """weights w of  min_{w, b} sum_i pi_i (p_c(z_i) - w z_i - b)^2 + alpha |w|^2,  pi = exp(-D(1, z)^2 / (2 width^2)), D the cosine distance.
+    """weights w of  min_{w, b} sum_i pi_i (p_c(z_i) - w z_i - b)^2 + alpha |w|^2,  pi = exp(-D(1, z)^2 / (2 width^2)).
 
-    z_i shows every superpixel with probability 1/2; p_c(z): see SuperpixelSurrogate.
+    D is the cosine distance; z_i shows every superpixel with probability 1/2; p_c(z): see SuperpixelSurrogate.
 
     Args:
         num_samples, num_segments, superpixels, seed, mean, std: of SuperpixelSurrogate. The authors: 1000 samples, quickshift.

@@ -19,13 +19,13 @@ PRODUCTS = (torch.mul, Tensor.mul, Tensor.__mul__, Tensor.__rmul__)
 
 
 class LRP:
-    """R_i = sum_j x_i w'_ij / (z'_j + epsilon sign z'_j) R_j,  z'_j = sum_i x_i w'_ij + b_j, from R = y_c, the logit of the class, down.
+    """R_i = sum_j x_i w'_ij / (z'_j + epsilon sign z'_j) R_j,  z'_j = sum_i x_i w'_ij + b_j, from R = y_c, the class's logit, down.
 
-    In convolutions w' is  epsilon: w;  gamma: w + gamma max(w, 0);  alpha1beta0: max(w, 0);  elsewhere w. A BatchNorm right after a convolution is
-    merged with it first, another one is a linear layer. ReLUs pass relevance on, max-pools give it to the winner, means and sums share it
-    in proportion. Beyond the paper: outputs of sigmoid and softmax (gates, attention) count as constants, so what they scale gets the
-    whole relevance, as in LRP of LSTMs (1706.07206); a product of two values that both depend on the image shares it in halves; SiLU, GELU and
-    their like pass it on; any other function by gradient x value.
+    In convolutions w' is  epsilon: w;  gamma: w + gamma max(w, 0);  alpha1beta0: max(w, 0);  elsewhere w. A BatchNorm right after a
+    convolution is merged with it first, another one is a linear layer. ReLUs pass relevance on, max-pools give it to the winner, means and
+    sums share it in proportion. Beyond the paper: outputs of sigmoid and softmax (gates, attention) count as constants, so what they scale
+    gets the whole relevance, as in LRP of LSTMs (1706.07206); a product of two values that both depend on the image shares it in halves;
+    SiLU, GELU and their like pass it on; any other function does by gradient x value.
 
     The map is the sum over channels, signed; scores rank by magnitude (`signed`). The sum over the image is y_c less what biases and
     epsilon absorb. With the epsilon rule and epsilon -> 0 a ReLU network's attribution is input x gradient.
@@ -39,7 +39,7 @@ class LRP:
 
     Numbers are captum's where captum can go; it knows modules only, and adds relevance twice where a residual block adds two values, so
     it would be wrong on every ResNet here. Here functions are met where they are computed, as modules or not, in place or not. alpha1beta0
-    clamps weights only, as captum's: it is the paper's rule where the layer's input is not negative, which the first layer's is.
+    clamps weights only, as captum's: it is the paper's rule where a layer's input is not negative, as every one's but the first's.
     Raises ValueError: unknown rule, epsilon <= 0, gamma < 0.
     """
 

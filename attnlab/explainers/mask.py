@@ -21,14 +21,16 @@ class OptimisedMask:
     """map = 1 - up(m),  m (s x s, in [0, 1]) the minimum of  area * mean(1 - m) + tv * mean |dm|^3 + p_c(x up(m) + x' (1 - up(m))).
 
     What has to be hidden for the class to lose its softmax probability p_c: the smallest and smoothest region that is found. up is
-    bilinear interpolation to the image's size, |dm|^3 is summed over both directions, x' is what the hidden part becomes. Maps lie in [0, 1].
+    bilinear interpolation to the image's size, |dm|^3 is summed over both directions, x' is what the hidden part becomes. Maps lie in
+    [0, 1].
 
     Our reading: the update rule of 2006.09504, which refines a random mask by the sensitivity of single pixels and then completes the
     salient part by a generative model, is not known to us; this is the well-defined relative of its first part, with the objective and the
     white-box settings of Fong and Vedaldi. Means over cells, not sums, so that the terms do not depend on s.
 
     Args:
-        method: gradient: Adam on m, clipped to [0, 1]. evolution: the network as a black box, Adam on logits t of m = sigmoid(t), along  1 / (2 n sigma) sum_i (J(t + sigma e_i) - J(t - sigma e_i)) e_i,  e_i ~ N(0, I): 2 n passes a step.
+        method: gradient: Adam on m, clipped to [0, 1]. evolution: the network as a black box, Adam on logits t of m = sigmoid(t), along
+            1 / (2 n sigma) sum_i (J(t + sigma e_i) - J(t - sigma e_i)) e_i,  e_i ~ N(0, I): 2 n passes a step.
             Both start at m = 1/2, as at m = 1 the probability of a sure network has next to no gradient.
         num_cells: s, at most the image's side. steps: T; 300 by gradient and 200 by evolution are usual. lr: of Adam.
         area, tv: weights of the terms.

@@ -68,7 +68,7 @@ class Mfpp:
         segments_LBHW: Sequence[Sequence[Tensor]] | None = None,
         masks_NHW: Tensor | None = None,
     ) -> Tensor:
-        """Maps (B, 1, H, W). segments_LBHW: fragments numbered from 0, a level and an image; masks_NHW: in [0, 1], the same for all images."""
+        """Maps (B, 1, H, W). segments_LBHW: fragments numbered from 0, by level and image; masks_NHW: in [0, 1], for all images."""
         maps, scale = [], 1 if self.authors_crop else 1 / self.keep
         if masks_NHW is None and segments_LBHW is None:
             options = {"mean": self.mean, "std": self.std}

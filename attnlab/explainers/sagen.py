@@ -16,9 +16,10 @@ log = logging.getLogger("attnlab")
 
 
 class Sagen:
-    """map = mean over channels of |g_s(x) - g_a(x)|,  g_s the similar image, which keeps the class, g_a the adversarial one, which loses it.
+    """map = mean over channels of |g_s(x) - g_a(x)|,  g_s(x) a similar image, which keeps the class, g_a(x) an adversarial one.
 
-    Both are heads of one U-Net, trained against the frozen network on the run's training images, unlabelled: with c the predicted class,
+    The adversarial image loses the class. Both are heads of one U-Net, trained against the frozen network on the run's training images,
+    unlabelled: with c the predicted class,
 
     L = similar * -log p_c(g_s) + adversarial * -log(1 - p_c(g_a)) + reconstruction * d(x, g_s) + difference * d(g_s, g_a)
 
@@ -78,7 +79,7 @@ class Sagen:
         self.fit(trained.network, lambda index: trained.data.normalise(images[index]).to(trained.settings.device), len(images))
 
     def fit(self, network: nn.Module, batch: Callable[[Tensor], Tensor], num: int) -> dict[str, float]:
-        """Train the U-Net; batch(index_B) gives normalised images (B, C, H, W). Returns shares: `kept` by g_s, `flipped` by g_a, at the end."""
+        """Train the U-Net; batch(index_B) gives normalised images (B, C, H, W). Returns shares: class `kept` by g_s, `flipped` by g_a."""
         first = batch(torch.arange(1))
         draws = torch.Generator().manual_seed(self.seed)
         with torch.random.fork_rng(devices=[first.device] if first.device.type == "cuda" else []), torch.enable_grad():

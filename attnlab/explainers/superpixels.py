@@ -29,7 +29,7 @@ def segments_of(
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
 ) -> list[Tensor]:
-    """Segments (H, W) of every image of a batch, on the CPU, about `num` each. SLIC is of the image before normalisation by mean and std."""
+    """Segments (H, W) of every image, on the CPU, about `num` each. SLIC is of the image before normalisation by mean and std."""
     height, width = x_BCHW.shape[2:]
     if superpixels == "grid":
         return [grid_segments(height, width, num)] * len(x_BCHW)
@@ -42,9 +42,9 @@ def segments_of(
 def slic(x_CHW: Tensor, num: int, *, compactness: float = 10.0, sigma: float = 1.0, iterations: int = 10) -> Tensor:
     """SLIC superpixels (Achanta et al., TPAMI 2012) of an image in any range: segments (H, W), long, numbered from 0, on the CPU.
 
-    k-means of (L, a, b) / compactness and (row, column) / step from the centres of a grid of about `num` cells, each pixel among the centres
-    within two steps; then pieces smaller than half a cell join a neighbour, and none is larger than three cells. The image is scaled
-    to [0, 1] and blurred by a Gaussian of `sigma` pixels first. The same segments as scikit-image's `slic(image, num,
+    k-means of (L, a, b) / compactness and (row, column) / step from the centres of a grid of about `num` cells, each pixel among the
+    centres within two steps; then pieces smaller than half a cell join a neighbour, and none is larger than three cells. The image is
+    scaled to [0, 1] and blurred by a Gaussian of `sigma` pixels first. The same segments as scikit-image's `slic(image, num,
     compactness=10, sigma=1, start_label=0)`, which the authors of MFPP use; grey images count as RGB ones, where scikit-image leaves them
     as they are. In float64 on the CPU: the segments must not depend on the device.
     """
@@ -124,7 +124,7 @@ def _lab(rgb_CHW: Tensor) -> Tensor:
 
 
 def _connected(labels: list[list[int]], smallest: int, largest: int) -> list[list[int]]:
-    """Labels of connected pieces of at most `largest` pixels, in the order of their first pixels; pieces below `smallest` join a neighbour."""
+    """Connected pieces of at most `largest` pixels, in the order of their first ones; pieces below `smallest` join a neighbour."""
     height, width = len(labels), len(labels[0])
     found, count = [[-1] * width for _ in range(height)], 0
     for row in range(height):

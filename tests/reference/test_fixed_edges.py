@@ -56,7 +56,7 @@ def test_filters_are_fixed_and_the_three_sums_are_equal(stem: str, size: int, si
 
 
 def test_what_is_refused() -> None:
-    with pytest.raises(ValueError, match="train with model.stem=edges"):
+    with pytest.raises(ValueError, match=r"train with model\.stem=edges"):
         FixedEdgeRelevance().explain(network("cifar", 8), torch.zeros(1, 3, 8, 8).double(), torch.tensor([0]))
     with pytest.raises(ValueError, match="stem must be cifar or imagenet, got 'edges'"):
         cnn3(3, (3, 28, 28), stem="edges")

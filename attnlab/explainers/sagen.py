@@ -2,7 +2,7 @@
 
 import logging
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from attnlab.explainers.attribution import logits_of, rows_a_pass, undisturbed
+from attnlab.explainers.fitting import Batches, fit_module, training_images
 from attnlab.explainers.two_headed_unet import TwoHeadedUNet
 
 log = logging.getLogger("attnlab")
@@ -69,33 +70,27 @@ class Sagen:
         self.steps, self.batch_size, self.lr, self.num_images, self.seed = steps, batch_size, lr, num_images, seed
         self.similar, self.adversarial, self.reconstruction, self.difference = similar, adversarial, reconstruction, difference
         self.rotation, self.min_zoom, self.flip, self.widths = rotation, min_zoom, flip, tuple(widths)
-        self.generator: TwoHeadedUNet | None = None
+        self.generator: nn.Module | None = None
 
     def prepare(self, trained: Any) -> None:
         """Train the U-Net on the training images of `trained` (see `attnlab.evaluation.trained.Trained`), against its network."""
-        if len(trained.data.shape) != 3:
-            raise ValueError(f"SAGen explains images, {trained.data.name} has values of shape {tuple(trained.data.shape)}")
-        images = trained.data.image_set("train", self.num_images).images
-        self.fit(trained.network, lambda index: trained.data.normalise(images[index]).to(trained.settings.device), len(images))
+        self.fit(trained.network, *training_images(trained, self.num_images, who="SAGen"))
 
-    def fit(self, network: nn.Module, batch: Callable[[Tensor], Tensor], num: int) -> dict[str, float]:
-        """Train the U-Net; batch(index_B) gives normalised images (B, C, H, W). Returns shares: class `kept` by g_s, `flipped` by g_a."""
-        first = batch(torch.arange(1))
-        draws = torch.Generator().manual_seed(self.seed)
-        with torch.random.fork_rng(devices=[first.device] if first.device.type == "cuda" else []), torch.enable_grad():
-            torch.manual_seed(self.seed)
-            unet = TwoHeadedUNet(first.shape[1], self.widths).to(first).train()
-            adam = torch.optim.Adam(unet.parameters(), lr=self.lr)
-            with undisturbed(network, first.device.type):
-                for _ in range(self.steps):
-                    index_B = torch.randint(num, (min(self.batch_size, max(2, num)),), generator=draws)
-                    loss, _ = self.loss(network, unet, self.transformed(batch(index_B), draws))
-                    for parameter, gradient in zip(unet.parameters(), torch.autograd.grad(loss, list(unet.parameters()))):
-                        parameter.grad = gradient
-                    adam.step()
-                self.generator = unet.eval().requires_grad_(False)
-                with torch.no_grad():
-                    _, found = self.loss(network, unet, batch(torch.arange(min(num, 256))))
+    def fit(self, network: nn.Module, batches: Batches, num: int) -> dict[str, float]:
+        """Train the U-Net on `num` images. Returns shares of them: class `kept` by g_s, `flipped` by g_a."""
+
+        def loss(unet: nn.Module, x_BCHW: Tensor, draws: torch.Generator) -> Tensor:
+            return self.loss(network, unet, self.transformed(x_BCHW, draws))[0]
+
+        def make(channels: int) -> TwoHeadedUNet:
+            return TwoHeadedUNet(channels, self.widths)
+
+        first = batches(torch.arange(min(num, 256)))
+        with undisturbed(network, first.device.type):
+            options = {"steps": self.steps, "batch_size": self.batch_size, "lr": self.lr, "seed": self.seed}
+            self.generator = fit_module(make, loss, batches, num, **options)
+            with torch.no_grad():
+                _, found = self.loss(network, self.generator, first)
         shares = {name: float(share_B.double().mean()) for name, share_B in found.items()}
         log.info("sagen: the class is kept on %.0f%% and lost on %.0f%% of training images", 100 * shares["kept"], 100 * shares["flipped"])
         return shares

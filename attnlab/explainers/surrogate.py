@@ -19,7 +19,7 @@ class SuperpixelSurrogate:
     """Base of explainers that fit a simple model  g(z) ~ p_c(x with superpixels hidden where z = 0),  p_c the class's softmax probability.
 
     A hidden superpixel takes the data's mean colour (0 after normalisation). The network is a black box: no gradients, any architecture.
-    Maps are signed, positive for the class, constant on each superpixel.
+    Maps are signed, positive for the class, constant on each superpixel; scores rank by value, as occlusion's.
 
     Args:
         num_samples: passes an image.
@@ -30,8 +30,6 @@ class SuperpixelSurrogate:
 
     `explain` takes segments in place of those. Raises ValueError: num_samples or num_segments < 2, unknown superpixels.
     """
-
-    signed = True
 
     def __init__(
         self,

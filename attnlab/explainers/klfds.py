@@ -22,7 +22,7 @@ class Klfds(SuperpixelSurrogate):
     for the linear kernel that is LIME's weight.
 
     Our reading: no code of the authors is known; that sets of touching superpixels are sampled as cliques of their graph is from the same
-    group's MPS-LIME (2002.07434), the non-linear surrogate from LEDSNA (2004.12277). The kernels, the intercept b and the weight of a
+    group's MPS-LIME, the non-linear surrogate from their LEDSNA (both 2020). The kernels, the intercept b and the weight of a
     superpixel are ours.
 
     Args:

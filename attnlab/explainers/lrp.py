@@ -24,8 +24,8 @@ class LRP:
     In convolutions w' is  epsilon: w;  gamma: w + gamma max(w, 0);  alpha1beta0: max(w, 0);  elsewhere w. A BatchNorm right after a
     convolution is merged with it first, another one is a linear layer. ReLUs pass relevance on, max-pools give it to the winner, means and
     sums share it in proportion. Beyond the paper: outputs of sigmoid and softmax (gates, attention) count as constants, so what they scale
-    gets the whole relevance, as in LRP of LSTMs (Arras et al., 2017); a product of two values that both depend on the image shares it in halves;
-    SiLU, GELU and their like pass it on; any other function does by gradient x value.
+    gets the whole relevance, as in LRP of LSTMs (Arras et al., 2017); a product of two values that both depend on the image shares it in
+    halves; SiLU, GELU and their like pass it on; any other function does by gradient x value.
 
     The map is the sum over channels, signed; scores rank by magnitude (`signed`). The sum over the image is y_c less what biases and
     epsilon absorb. With the epsilon rule and epsilon -> 0 a ReLU network's attribution is input x gradient.

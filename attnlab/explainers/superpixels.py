@@ -54,18 +54,20 @@ def slic(x_CHW: Tensor, num: int, *, compactness: float = 10.0, sigma: float = 1
     x_CHW = x_CHW.detach().double().cpu()
     x_CHW = x_CHW.expand(3, -1, -1) if len(x_CHW) == 1 else x_CHW
     x_CHW = x_CHW - x_CHW.min()
-    lab_CHW = _lab(x_CHW / x_CHW.max().clamp(min=1e-12)) if len(x_CHW) == 3 else x_CHW / x_CHW.max().clamp(min=1e-12)
-    lab_CHW = torch.from_numpy(gaussian_filter(lab_CHW.numpy(), (0, sigma, sigma), mode="reflect")) if sigma > 0 else lab_CHW
-    color_PC = lab_CHW.flatten(1).T / compactness
+    x_CHW = x_CHW / x_CHW.max().clamp(min=1e-12)
+    color_CHW = _lab(x_CHW) if len(x_CHW) == 3 else x_CHW
+    if sigma > 0:
+        color_CHW = torch.from_numpy(gaussian_filter(color_CHW.numpy(), (0, sigma, sigma), mode="reflect"))
+    color_PC = color_CHW.flatten(1).T / compactness
     starts, steps = _grid((height, width), num)
     step = max(steps)
-    center_K2 = torch.cartesian_prod(
-        *(torch.arange(start, size, step) for start, size, step in zip(starts, (height, width), steps))
-    ).double()
+    rows, columns = (torch.arange(start, size, by) for start, size, by in zip(starts, (height, width), steps))
+    center_K2 = torch.cartesian_prod(rows, columns).double()
+    reaches = [2 * by for by in _grid((height, width), len(center_K2))[1]]  # as scikit-image: of a grid of as many cells as centres
     num_cells, color_KC = len(center_K2), torch.zeros(len(center_K2), color_PC.shape[1], dtype=torch.float64)
     at_P2 = torch.cartesian_prod(torch.arange(height), torch.arange(width)).double()
     for _ in range(iterations):
-        nearest_P = _nearest(color_PC, center_K2, color_KC, step, (height, width))
+        nearest_P = _nearest(color_PC, center_K2, color_KC, step, (height, width), reaches)
         count_K = torch.bincount(nearest_P, minlength=len(center_K2)).double()
         center_K2 = torch.zeros_like(center_K2).index_add_(0, nearest_P, at_P2)[count_K > 0] / count_K[count_K > 0, None]
         color_KC = torch.zeros_like(color_KC).index_add_(0, nearest_P, color_PC)[count_K > 0] / count_K[count_K > 0, None]
@@ -83,21 +85,23 @@ def adjacency(segments_HW: Tensor) -> Tensor:
     return touches_KK.fill_diagonal_(False)
 
 
-def _nearest(color_PC: Tensor, center_K2: Tensor, color_KC: Tensor, step: int, sizes: tuple[int, int]) -> Tensor:
-    """The centre (P,) that is nearest to every pixel, of those within two steps along rows and columns; the first one of equals."""
-    around = torch.arange(4 * step + 2)  # pixels a side of the window of a centre
-    ranges = []
+def _nearest(color_PC: Tensor, center_K2: Tensor, color_KC: Tensor, step: int, sizes: tuple[int, int], reaches: Sequence[int]) -> Tensor:
+    """The centre (P,) that is nearest to every pixel, of those within `reaches` along rows and columns; the first one of equals."""
+    around_w = torch.arange(2 * max(reaches) + 2)  # pixels a side of the window of a centre
+    at_Kw, inside_Kw, far_Kw = [], [], []  # along rows and along columns
     for axis, size in enumerate(sizes):
-        low_K1, high_K1 = ((center_K2[:, axis, None] + by).clamp(0, size).long() for by in (-2 * step, 2 * step + 1))
-        ranges.append((low_K1 + around, low_K1 + around < high_K1))
-    (row_KW, row_inside_KW), (column_KW, column_inside_KW) = ranges
-    which_N, row_N, column_N = (row_inside_KW[:, :, None] & column_inside_KW[:, None]).nonzero(as_tuple=True)
-    row_N, column_N = row_KW[which_N, row_N], column_KW[which_N, column_N]
-    pixel_N = row_N * sizes[1] + column_N
-    distance_N = ((row_N - center_K2[which_N, 0]) ** 2 + (column_N - center_K2[which_N, 1]) ** 2) / step**2
-    distance_N += (color_PC[pixel_N] - color_KC[which_N]).square().sum(1)
+        low_K1, high_K1 = ((center_K2[:, axis, None] + by).clamp(0, size).long() for by in (-reaches[axis], reaches[axis] + 1))
+        at_Kw.append((low_K1 + around_w).clamp(max=size - 1))
+        inside_Kw.append(low_K1 + around_w < high_K1)
+        far_Kw.append((at_Kw[-1] - center_K2[:, axis, None]) ** 2)
+    pixel_N = (at_Kw[0][:, :, None] * sizes[1] + at_Kw[1][:, None]).flatten()
+    apart_Kww = sum((color_P[pixel_N].view(len(color_K), len(around_w), -1) - color_K[:, None, None]) ** 2
+                    for color_P, color_K in zip(color_PC.T.contiguous(), color_KC.T))  # fmt: skip
+    distance_Kww = (far_Kw[0][:, :, None] + far_Kw[1][:, None]) / step**2 + apart_Kww
+    distance_N = distance_Kww.masked_fill_(~(inside_Kw[0][:, :, None] & inside_Kw[1][:, None]), math.inf).flatten()
     best_P = torch.full((len(color_PC),), math.inf, dtype=torch.float64).scatter_reduce(0, pixel_N, distance_N, "amin")
-    first_N = torch.where(distance_N == best_P[pixel_N], which_N, len(center_K2))
+    which_N = torch.arange(len(center_K2)).repeat_interleave(len(around_w) ** 2)
+    first_N = torch.where((distance_N == best_P[pixel_N]) & distance_N.isfinite(), which_N, len(center_K2))
     nearest_P = torch.full((len(color_PC),), len(center_K2)).scatter_reduce(0, pixel_N, first_N, "amin")
     return torch.where(nearest_P < len(center_K2), nearest_P, 0)
 

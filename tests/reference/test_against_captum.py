@@ -1,4 +1,4 @@
-"""Our gradient and occlusion explainers against captum's, at fp64 on one network with module ReLUs and images of several classes."""
+"""Our gradient explainers and LRP against captum's, at fp64 on one network with module ReLUs."""
 
 import pytest
 import torch

@@ -2,11 +2,14 @@
 """What our backbones share: the first and the last places, the stem, the weights at the start, and the check of the data's shape."""
 
 from collections import OrderedDict
-from typing import Literal
+from typing import Any, Literal, get_args
 
 from torch import Tensor, nn
 
+from attnlab.backbones.fixed_edges import FixedEdges
+
 Stem = Literal["cifar", "imagenet"]
+EdgeStem = Literal["cifar", "imagenet", "edges", "imagenet_edges"]
 
 
 class Backbone(nn.Module):
@@ -36,14 +39,18 @@ def global_pool() -> nn.Sequential:
     return nn.Sequential(OrderedDict(avg=nn.AdaptiveAvgPool2d(1), flatten=nn.Flatten()))
 
 
-def make_stem(stem: Stem, in_channels: int, out_channels: int, *, norm: bool = True) -> nn.Sequential:
+def make_stem(stem: EdgeStem, in_channels: int, out_channels: int, *, norm: bool = True) -> nn.Sequential:
     """The place `stem`. cifar: 3x3 convolution, stride 1. imagenet: 7x7, stride 2, and a 3x3 max-pool, stride 2 (images / 4).
 
+    edges, imagenet_edges: fixed 3x3 edge filters (`FixedEdges`) at the stride of these, then a 1x1 convolution.
     `norm=False` leaves BatchNorm and ReLU out: pre-activation networks open their first block with them.
     """
-    large = stem == "imagenet"
+    large = stem.startswith("imagenet")
     parts: OrderedDict[str, nn.Module] = OrderedDict()
     size, stride = (7, 2) if large else (3, 1)
+    if stem.endswith("edges"):
+        parts["edges"] = FixedEdges(in_channels, stride=stride)
+        in_channels, size, stride = parts["edges"].num_maps, 1, 1
     parts["conv"] = nn.Conv2d(in_channels, out_channels, size, stride=stride, padding=size // 2, bias=False)
     if norm:
         parts["bn"] = nn.BatchNorm2d(out_channels)
@@ -62,20 +69,23 @@ def init_convolutions(model: nn.Module) -> None:
                 nn.init.zeros_(module.bias)
 
 
-def check_images(model: str, shape: tuple[int, ...], *, smallest: int = 1, stem: Stem = "cifar") -> None:
-    """Raise ValueError unless `shape` is (C, H, W) with H and W of at least `smallest`, four times that with the imagenet stem."""
-    if stem not in ("cifar", "imagenet"):
-        raise ValueError(f"stem must be cifar or imagenet, got {stem!r}")
+def check_images(model: str, shape: tuple[int, ...], *, smallest: int = 1, stem: EdgeStem = "cifar", stems: Any = Stem) -> None:
+    """Raise ValueError unless `shape` is (C, H, W) with H and W of at least `smallest`, four times that with an imagenet stem.
+
+    stems: the Literal of the stems that the model has.
+    """
+    if stem not in get_args(stems):
+        raise ValueError(f"stem must be {' or '.join(get_args(stems))}, got {stem!r}")
     if len(shape) != 3:
         given = f"vectors of {shape[0]} values: use model=mlp2d" if len(shape) == 1 else f"values of shape {tuple(shape)}"
         raise ValueError(f"model={model} takes images (C, H, W); data gives {given}")
     if min(shape) < 1:
         raise ValueError(f"shape (C, H, W) must be positive, got {tuple(shape)}")
-    needed = smallest * (4 if stem == "imagenet" else 1)
+    needed = smallest * (4 if stem.startswith("imagenet") else 1)
     height, width = shape[1:]
     if min(height, width) < needed:
-        if stem == "imagenet" and min(height, width) >= smallest:
-            way_out = "use model.stem=cifar"
+        if stem.startswith("imagenet") and min(height, width) >= smallest:
+            way_out = f"use model.stem={'edges' if stem.endswith('edges') else 'cifar'}"
         else:
             way_out = "use larger images or a model with fewer strides, such as model=cnn3"
         raise ValueError(

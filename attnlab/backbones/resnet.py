@@ -5,7 +5,7 @@ from collections import OrderedDict
 
 from torch import Tensor, nn
 
-from attnlab.backbones.head import Backbone, Stem, check_images, check_sizes, global_pool, init_convolutions, make_stem
+from attnlab.backbones.head import Backbone, EdgeStem, check_images, check_sizes, global_pool, init_convolutions, make_stem
 
 
 def conv3x3(in_channels: int, out_channels: int, stride: int = 1) -> nn.Conv2d:
@@ -74,6 +74,7 @@ class ResNet(Backbone):
 
     Stage s has `blocks[s]` blocks of `width * 2**s` channels (times 4 at the end of a `Bottleneck`), strides 1, 2, 2, 2.
     stem="cifar" is the form of the CIFAR repositories (3x3, no max-pool), "imagenet" the paper's and torchvision's.
+    "edges" and "imagenet_edges" have fixed edge filters and a 1x1 convolution in place of the stem's convolution (see `FixedEdges`).
     Every ReLU and BatchNorm is a module of its own, called once a pass: conv1, bn1, relu1, conv2, bn2, relu2[, conv3, bn3, relu3],
     downsample.conv, downsample.bn. Convolutions start by He's rule (fan-out, normal) and fc by PyTorch's default, as in torchvision;
     the last BatchNorm of a block starts at 1.
@@ -88,11 +89,11 @@ class ResNet(Backbone):
         *,
         block: type[BasicBlock | Bottleneck],
         blocks: tuple[int, ...],
-        stem: Stem,
+        stem: EdgeStem,
         width: int,
         bottleneck: int | None,
     ) -> None:
-        check_images(name, shape, smallest=8, stem=stem)
+        check_images(name, shape, smallest=8, stem=stem, stems=EdgeStem)
         check_sizes(num_classes=num_classes, width=width, bottleneck=bottleneck)
         super().__init__()
         self.stem = make_stem(stem, shape[0], width)
@@ -115,19 +116,25 @@ class ResNet(Backbone):
         return self.classify(self.pool(x_BCHW))
 
 
-def resnet18(num_classes: int, shape: tuple[int, ...], *, stem: Stem = "cifar", width: int = 64, bottleneck: int | None = None) -> ResNet:
+def resnet18(
+    num_classes: int, shape: tuple[int, ...], *, stem: EdgeStem = "cifar", width: int = 64, bottleneck: int | None = None
+) -> ResNet:
     """ResNet-18. 11,173,962 parameters for 10 classes of 3x32x32; 11,689,512 with the imagenet stem and 1000 classes. See `ResNet`."""
     options = dict(stem=stem, width=width, bottleneck=bottleneck)
     return ResNet("resnet18", num_classes, shape, block=BasicBlock, blocks=(2, 2, 2, 2), **options)
 
 
-def resnet34(num_classes: int, shape: tuple[int, ...], *, stem: Stem = "cifar", width: int = 64, bottleneck: int | None = None) -> ResNet:
+def resnet34(
+    num_classes: int, shape: tuple[int, ...], *, stem: EdgeStem = "cifar", width: int = 64, bottleneck: int | None = None
+) -> ResNet:
     """ResNet-34. 21,282,122 parameters for 10 classes of 3x32x32; 21,797,672 with the imagenet stem and 1000 classes. See `ResNet`."""
     options = dict(stem=stem, width=width, bottleneck=bottleneck)
     return ResNet("resnet34", num_classes, shape, block=BasicBlock, blocks=(3, 4, 6, 3), **options)
 
 
-def resnet50(num_classes: int, shape: tuple[int, ...], *, stem: Stem = "cifar", width: int = 64, bottleneck: int | None = None) -> ResNet:
+def resnet50(
+    num_classes: int, shape: tuple[int, ...], *, stem: EdgeStem = "cifar", width: int = 64, bottleneck: int | None = None
+) -> ResNet:
     """ResNet-50. 23,520,842 parameters for 10 classes of 3x32x32; 25,557,032 with the imagenet stem and 1000 classes. See `ResNet`."""
     options = dict(stem=stem, width=width, bottleneck=bottleneck)
     return ResNet("resnet50", num_classes, shape, block=Bottleneck, blocks=(3, 4, 6, 3), **options)

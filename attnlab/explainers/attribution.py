@@ -72,6 +72,16 @@ def normal_draws(num: int, x_BCHW: Tensor, seed: int) -> Tensor:
     return torch.randn(num, 1, *x_BCHW.shape[1:], generator=generator).to(x_BCHW)
 
 
+def blurred(x_BCHW: Tensor, sigma: float) -> Tensor:
+    """Images blurred by a Gaussian of `sigma` pixels, cut at three of them and mirrored at the border; 0: the images themselves."""
+    from torchvision.transforms.functional import gaussian_blur
+
+    if sigma == 0:
+        return x_BCHW
+    sizes = [2 * min(int(3 * sigma + 1), size - 1) + 1 for size in x_BCHW.shape[:1:-1]]  # of the kernel, width first
+    return gaussian_blur(x_BCHW, sizes, [sigma, sigma])
+
+
 def channel_sum(attribution_BCHW: Tensor) -> Tensor:
     """The signed map (B, 1, H, W) of an attribution: what all channels of a pixel give together."""
     return attribution_BCHW.sum(1, keepdim=True)

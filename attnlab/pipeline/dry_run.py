@@ -50,6 +50,9 @@ def dry_run(plan: Plan) -> None:
                 raise ValueError("; ".join(f"ood.{name}: {message}" for name, message in errors.items()))
             log.info("ood   ok  %s on %s", ", ".join(heads), ", ".join(data.ood))
     for name, explainer in explainers.items():
+        if hasattr(explainer, "prepare"):
+            log.info("map   --  %s is fitted to the trained network first", name)
+            continue
         (x, y, *_) = test[0]
         maps = explainer.explain(learner.network, x[:2], y[:2])
         log.info("map   ok  %s %s", name, tuple(maps.shape))

@@ -2,6 +2,7 @@
 
 import copy
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -21,17 +22,26 @@ from tests.golden_numbers import golden
 from tests.reference.explained import Small, hooks, small
 
 CONFIGS = Path(__file__).parents[2] / "configs"
-FEW = {"num_masks": 6, "num_draws": 3, "steps": 3}
+FEW = {"num_masks": 6, "num_draws": 3, "steps": 3, "num_samples": 6, "num_segments": 4, "path_steps": 3}
+NEEDY = {"attention", "fixed_edges"}  # what a network must have for them: tests of their own
+THROUGH_CAPTUM = ("kernel_shap", "lime")
 EXPLAINERS = {path.stem: OmegaConf.load(path)[path.stem] for path in sorted((CONFIGS / "explainer").glob("*.yaml")) if path.stem != "none"}
 
 
-def explainer(name: str):
+def explainer(name: str, network: Network, x: Tensor):
+    """Of its yaml, with few passes; fitted to the images where it has to be."""
+    if name in THROUGH_CAPTUM:
+        pytest.importorskip("captum")
     node = EXPLAINERS[name]
-    return instantiate({**node, **{key: value for key, value in FEW.items() if key in node}})
+    found = instantiate({**node, **{key: value for key, value in FEW.items() if key in node}})
+    if hasattr(found, "prepare"):
+        data = SimpleNamespace(shape=tuple(x.shape[1:]), image_set=lambda *_: SimpleNamespace(images=x), normalise=lambda images: images)
+        found.prepare(SimpleNamespace(network=network, data=data, settings=SimpleNamespace(device=x.device)))
+    return found
 
 
 @pytest.mark.parametrize("frozen", [False, True])
-@pytest.mark.parametrize("name", sorted(set(EXPLAINERS) - {"attention"}))
+@pytest.mark.parametrize("name", sorted(set(EXPLAINERS) - NEEDY))
 def test_the_network_is_left_as_it_was(name: str, frozen: bool) -> None:
     stored = golden("explainers")
     network, x, target = small(), stored["x"], stored["target"]
@@ -39,23 +49,24 @@ def test_the_network_is_left_as_it_was(name: str, frozen: bool) -> None:
     network.backbone.features[3].eval()
     before, hooked = copy.deepcopy(network.state_dict()), hooks(network)
     with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16):
-        found = explainer(name).explain(network, x, target)
+        found = explainer(name, network, x).explain(network, x, target)
     assert found.shape == (4, 1, 32, 32) and found.dtype == torch.float64 and found.isfinite().all() and not found.requires_grad
     assert all(torch.equal(value, before[key]) for key, value in network.state_dict().items())
     assert all(parameter.requires_grad != frozen and parameter.grad is None for parameter in network.parameters())
     assert network.training and not network.backbone.features[3].training and network.backbone.features[6].training
     assert hooks(network) == hooked and torch.equal(x, stored["x"])
     if name != "random_map":
-        torch.testing.assert_close(explainer(name).explain(network, x[2:3], target[2:3]), found[2:3], rtol=1e-9, atol=1e-12)
+        torch.testing.assert_close(explainer(name, network, x).explain(network, x[2:3], target[2:3]), found[2:3], rtol=1e-9, atol=1e-12)
 
 
 @pytest.mark.parametrize("backbone", ["resnet18", "timm_resnet"])
-@pytest.mark.parametrize("name", sorted(set(EXPLAINERS) - {"attention"}))
+@pytest.mark.parametrize("name", sorted(set(EXPLAINERS) - NEEDY - {"latent_path"}))
 def test_backbones_with_placed_attention(name: str, backbone: str) -> None:
     build, shape, options = CASES[backbone]
     torch.manual_seed(0)
     network = Network(build(4, shape, **options), {"rect": {"at": "layer2", "module": RectAttention}}, shape=shape, num_classes=4)
-    found = explainer(name).explain(network, torch.randn(2, *shape), torch.tensor([1, 3]))
+    x = torch.randn(2, *shape)  # of one predicted class, most likely: nothing for latent_path
+    found = explainer(name, network, x).explain(network, x, torch.tensor([1, 3]))
     assert found.shape == (2, 1, *shape[1:]) and found.isfinite().all()
 
 

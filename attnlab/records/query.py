@@ -62,6 +62,8 @@ class StoredRun:
             return [getattr(self, key)]
         if key in self.metrics:
             return [self.metrics[key]]
+        if key in self.result.get("timings", {}):
+            return [self.result["timings"][key]]
         if key in GROUPS and key in self.config:
             return (list(self.config[key]) or ["none"]) if GROUPS[key].several else self.names(key)
         if key in self.leaves:

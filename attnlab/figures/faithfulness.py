@@ -27,6 +27,7 @@ from attnlab.figures.style import (
 if TYPE_CHECKING:
     from torch import Tensor
 
+BANDS = 3  # of more the colours run into each other
 PANELS = (("deletion", "pixels removed, most relevant first", "lower is better"), ("insertion", "pixels inserted", "higher is better"))
 
 
@@ -34,18 +35,19 @@ def faithfulness_curves(curves: Mapping[str, Mapping[str, Tensor]], *, path: Pat
     """The class's probability as pixels go (deletion) or come (insertion): the mean over images, and its 95% interval as a band.
 
     curves[explainer]["deletion" | "insertion"] (N, S), of equally many points. Explainers are listed by the area under their mean curve,
-    the best first; the first six have a colour, the others are thin and grey. None, and no file, without curves.
+    the best first; the first six have a colour, the first three their band, the others are thin and
+    grey. None, and no file, without curves.
     """
     import numpy as np
 
     values = {name: {kind: array_of(found[kind]) for kind, _, _ in PANELS} for name, found in curves.items()}
     if not values:
         return None
-    left, top, width, room = 0.5, 0.5, 2.15, 1.15
+    left, top, width, room = 0.45, 0.5, 1.9, 1.3
     tall = max(2.15, 0.145 * len(values))
     with canvas(path, WIDTH, top + tall + 0.5) as figure:
         for panel, (kind, label, better) in enumerate(PANELS):
-            start = left + panel * (WIDTH - 0.1) / 2
+            start = left + panel * (WIDTH + 0.1) / 2
             axes = axes_at(figure, start, top, width, tall, xlim=(0, 1), ylim=(0, 1), xlabel=f"share of {label}")
             text_at(figure, start, 0.13, kind, fontsize=LARGE, fontweight="bold")
             words = "probability of the class" if panel == 0 else ""
@@ -58,7 +60,7 @@ def faithfulness_curves(curves: Mapping[str, Mapping[str, Tensor]], *, path: Pat
                 share = np.linspace(0, 1, curve_NS.shape[1])
                 chosen = place < len(COLOURS)
                 colour = COLOURS[place] if chosen else QUIET
-                if chosen and len(curve_NS) > 1:
+                if place < BANDS and len(curve_NS) > 1:
                     half = 1.96 * curve_NS.std(0, ddof=1) / len(curve_NS) ** 0.5
                     axes.fill_between(share, means[name] - half, means[name] + half, color=colour, alpha=0.13, linewidth=0)
                 style = {"linewidth": 1.5, "linestyle": dash(place)} if chosen else {"linewidth": 0.7, "alpha": 0.6}

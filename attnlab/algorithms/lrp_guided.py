@@ -28,9 +28,9 @@ class LRPGuided(Supervised):
         epsilon: of the rule and of the start, > 0.
 
     Raises ValueError: a value out of range; a head that is not the average of `at` and a Linear at `fc`; unlabelled images are refused.
-    Differs from the paper in: plain classification instead of few-shot episodes (our reading: the mechanism is the same); beta = K - 1, which is
-    the authors' 4 for 5 classes, so that the start is 0 where p = 1 / K; layers beyond the pooled maps, for which the authors have further
-    rules, cannot be reached. Near-uniform predictions are weighted as strongly as certain ones, as w has no scale.
+    Differs from the paper in: plain classification instead of few-shot episodes (our reading: the mechanism is the same); beta = K - 1,
+    which is the authors' 4 for 5 classes, so that the start is 0 where p = 1 / K; layers beyond the pooled maps, for which the authors
+    have further rules, cannot be reached. Near-uniform predictions are weighted as strongly as certain ones, as w has no scale.
     """
 
     def __init__(

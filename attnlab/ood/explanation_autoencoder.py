@@ -9,7 +9,7 @@ from attnlab.ood.explanation import Explanation
 
 
 class ExplanationAutoencoder(Explanation):
-    """score = mean_d (v_d - decode(encode(v))_d)^2,  D -> hidden -> D with a ReLU, trained on the standardised attributions of training images.
+    """score = mean_d (v_d - decode(encode(v))_d)^2,  D -> hidden -> D with a ReLU, trained on the attributions of training images.
 
     See `Explanation`, whose vectors it takes; the predicted class enters by its attribution alone. Adam, minibatches of 256.
 

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 BANDS = 3  # of more the colours run into each other
-PANELS = (("deletion", "pixels removed, most relevant first", "lower is better"), ("insertion", "pixels inserted", "higher is better"))
+PANELS = (("deletion", "pixels removed", "lower is better"), ("insertion", "pixels inserted", "higher is better"))
 
 
 def faithfulness_curves(curves: Mapping[str, Mapping[str, Tensor]], *, path: Path) -> Path | None:
@@ -43,7 +43,7 @@ def faithfulness_curves(curves: Mapping[str, Mapping[str, Tensor]], *, path: Pat
     values = {name: {kind: array_of(found[kind]) for kind, _, _ in PANELS} for name, found in curves.items()}
     if not values:
         return None
-    left, top, width, room = 0.45, 0.5, 1.9, 1.3
+    left, top, width, room = 0.45, 0.5, 1.9, 1.18
     tall = max(2.15, 0.145 * len(values))
     with canvas(path, WIDTH, top + tall + 0.5) as figure:
         for panel, (kind, label, better) in enumerate(PANELS):

@@ -25,8 +25,8 @@ REQUIRED = {"status": str, "run_id": str, "config": dict, "metrics": dict, "seed
 OPTIONAL = {
     "overrides": list[str], "command": str, "training": str, "trained_by": str, "stage": str, "error": dict, "warnings": list[str],
     "places": dict[str, str], "pictures": dict[str, str], "parameters": int, "epochs": int, "seconds": float, "images_per_second": float,
-    "stage_seconds": dict[str, float], "started": float, "finished": float, "device": str, "device_kind": str, "precision": str,
-    "threads": int, "versions": dict[str, str], "git": dict, "data": dict, "members": list[str],
+    "stage_seconds": dict[str, float], "timings": dict[str, float], "started": float, "finished": float, "device": str,
+    "device_kind": str, "precision": str, "threads": int, "versions": dict[str, str], "git": dict, "data": dict, "members": list[str],
 }  # fmt: skip
 DATA = {
     "name": str, "shape": list[int], "classes": list[str], "images": dict[str, int], "digests": dict[str, str], "mean": list[float],

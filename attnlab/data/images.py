@@ -19,12 +19,14 @@ GREY_MODES = ("1", "L", "LA", "I", "I;16", "F")  # Pillow's
 @dataclass(frozen=True)
 class ImageSet:
     """Images in memory. `images` (N, C, H, W) uint8 in channels_last memory, or (N, D) float32 vectors; `labels` (N,) int64, -1 where
-    there is none; `boxes` (N, 4) float32 (x0, y0, x1, y1), edges in pixels of the stored image, NaN where an image has none, or None."""
+    there is none; `boxes` (N, 4) float32 (x0, y0, x1, y1), edges in pixels of the stored image, NaN where an image has none, or None;
+    `groups` (N,) int64, which subgroup of the population an image is of, whatever its class, or None."""
 
     images: Tensor
     labels: Tensor
     boxes: Tensor | None = None
     classes: tuple[str, ...] = ()
+    groups: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -38,7 +40,8 @@ class ImageSet:
         if images.ndim == 4:
             images = images.contiguous(memory_format=torch.channels_last)
         boxes = None if self.boxes is None else self.boxes[index]
-        return ImageSet(images, self.labels[index], boxes, self.classes)
+        groups = None if self.groups is None else self.groups[index]
+        return ImageSet(images, self.labels[index], boxes, self.classes, groups)
 
     def decoded(self, index: int) -> np.ndarray:
         return self.images[index].permute(1, 2, 0).numpy()

@@ -1,95 +1,58 @@
 """Explanations: the maps of the chosen explainers over test images, drawn and scored against true boxes.
 
-Legend: B batch, N images, H, W image size.
+Legend: B batch, N images, C channels, H, W image size, S points of a curve.
 """
 
-import functools
 import logging
-import math
 import time
-from collections.abc import Callable, Sequence
-from typing import Any, Literal, NamedTuple
+from collections.abc import Iterator, Sequence
+from typing import Any, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from attnlab.config.suggest import nearest
-from attnlab.data.base import ImageData
-from attnlab.evaluation.attribution_scores import class_sensitivity, sparseness
-from attnlab.evaluation.faithfulness import aupc, autvc, deletion_insertion
-from attnlab.evaluation.localisation import box_mask, localisation_metrics, relevance_rank_accuracy
+from attnlab.data.images import ImageSet
+from attnlab.evaluation.explanation_scores import SCORES, Explained, Subject
+from attnlab.evaluation.localisation import best_threshold_iou, box_mask, localisation_metrics, relevance_rank_accuracy
 from attnlab.evaluation.trained import TEST, Incomplete, Trained
 
 log = logging.getLogger("attnlab")
 
 NAMES = {"pointing": "pointing", "energy": "energy", "map_iou": "iou"}  # of localisation_metrics, and as they are recorded
 BATCH = 32
-PAPER = 224  # pixels a side of the images that windows and levels of published scores are meant for
-
-
-class Explained(NamedTuple):
-    """A batch whose maps are scored: explain(target_B) gives maps for other classes."""
-
-    network: nn.Module
-    data: ImageData
-    x_BCHW: Tensor
-    map_B1HW: Tensor
-    target_B: Tensor
-    explain: Callable[[Tensor], Tensor]
-
-
-def _deletion_insertion(one: Explained) -> dict[str, Tensor]:
-    found = deletion_insertion(one.network, one.x_BCHW, one.map_B1HW, target_B=one.target_B)
-    return {"deletion": found.deletion, "insertion": found.insertion}
-
-
-def _aupc(one: Explained) -> dict[str, Tensor]:
-    """The authors' windows relative to the image's size, 11 fillings."""
-    side = min(one.x_BCHW.shape[2:])
-    kernel = max(3, round(15 * side / PAPER))
-    num_regions = max(1, min(30, (side - kernel) ** 2 // (2 * kernel - 1) ** 2))  # so many always fit
-    mean, std = one.data.moments()
-    options = {"kernel": kernel, "num_regions": num_regions, "num_fills": 11}
-    return {"aupc": aupc(one.network, one.x_BCHW, one.map_B1HW, one.target_B, mean=mean, std=std, **options)}
-
-
-def _autvc(one: Explained) -> dict[str, Tensor]:
-    return {"autvc": autvc(one.map_B1HW, smallest=math.ceil(30 * min(one.x_BCHW.shape[2:]) / PAPER))}
-
-
-def _class_sensitivity(one: Explained) -> dict[str, Tensor]:
-    """Over the first five classes at most."""
-    classes = range(min(5, one.data.num_classes))
-    return {"class_sensitivity": class_sensitivity(torch.stack([one.explain(torch.full_like(one.target_B, c)) for c in classes]))}
-
-
-def _sparseness(one: Explained) -> dict[str, Tensor]:
-    return {"sparseness": sparseness(one.map_B1HW)}
-
-
-SCORES: dict[str, Callable[[Explained], dict[str, Tensor]]] = {
-    "deletion_insertion": _deletion_insertion,
-    "aupc": _aupc,
-    "autvc": _autvc,
-    "class_sensitivity": _class_sensitivity,
-    "sparseness": _sparseness,
-}
 
 
 class Explanations:
-    """`explain/<explainer>/<metric>` of every explainer of `explainer=[...]`, and `figures/explanations.png`.
+    """`explain/<explainer>/<metric>` of every explainer of `explainer=[...]`, `figures/explanations.png` and `figures/faithfulness.png`.
 
     An explainer is any object with `explain(network, x_BCHW, target_B) -> map_B1HW`, larger = more relevant; one that says `signed = True`
-    gives maps with a sign, which are scored and drawn by their magnitude. `seconds`: mean time an image.
-    Where the test images have boxes: `pointing`, `energy`, `iou` and `rank_accuracy` of `attnlab.evaluation.localisation`, means over the
-    images with one; negative relevance counts as none. On `num_perturbed` images the means of `scores`: see `evaluation.faithfulness` and
-    `evaluation.attribution_scores`. The images are the same for every explainer of every run: a stratified choice by `seed`.
+    gives maps with a sign, which are scored by their magnitude and drawn with it. It may have `prepare(trained)`, called once before it
+    explains, and `parts(network) -> {word: explainer}`, where it is several: `attention` is one a placed module, and its metrics
+    `explain/attention/rect@layer2/<metric>`. `explain/<explainer>/seconds`, mean time an image, is among the record's timings, as two
+    equal runs differ in it; a table shows it by that key all the same.
+
+    Where the test images have boxes, over `num_scored` images and of those with one: `pointing`, `energy`, `iou`, `iou_best` and
+    `rank_accuracy` of `attnlab.evaluation.localisation`, all higher is better; negative relevance counts as none. On `num_perturbed`
+    images the means of `scores`, each with its direction, range and limits in its own docstring (`evaluation.faithfulness`, `.road`,
+    `.randomisation`, `.attribution_scores`):
+
+        deletion_insertion   `deletion` (lower), `insertion` (higher): 2 (W + 1) passes an image
+        insertion_mean       (higher) insertion into the mean colour instead of a blurred image: 2 (W + 1)
+        aupc                 (lower) some 330 passes
+        road                 (higher) 18 passes, and the imputation
+        randomisation        (lower) four explanations, by networks with ever more layers shuffled
+        class_sensitivity    (lower) five explanations
+        infidelity           (lower) 21 passes
+        max_sensitivity      (lower) six explanations
+        autvc, sparseness    (lower; neither) no pass
+
+    The images are the same for every explainer of every run: a stratified choice by `seed`.
 
     Args:
         num_images: how many are drawn, at least 1.
         num_scored: how many are explained where there are boxes, at least `num_images`.
-        scores: which of deletion_insertion, aupc, autvc, class_sensitivity and sparseness. An image costs 2 (W + 1) passes for
-            deletion_insertion, some 330 for aupc, and five explanations for class_sensitivity.
+        scores: which of the above.
         num_perturbed: on how many of the images these are taken; 0: none.
         target: the class that is explained, the `predicted` one or the `label`.
         seed: of the choice of images.
@@ -119,52 +82,41 @@ class Explanations:
         self.scores, self.num_perturbed = tuple(scores), num_perturbed if scores else 0
 
     def run(self, trained: Trained) -> dict[str, float]:
-        from attnlab import figures
-
         if not trained.explainers:
             return {}
         if len(trained.data.shape) != 3:
             raise ValueError(f"explanations are of images, {trained.data.name} has values of shape {trained.data.shape}")
         boxed = trained.data.split(TEST).boxes is not None
-        num = self.num_scored if boxed else self.num_images
-        chosen_N, images = trained.choice(TEST, max(num, self.num_perturbed), seed=self.seed)
+        num = max(self.num_scored if boxed else self.num_images, self.num_perturbed)
+        chosen_N, images = trained.choice(TEST, num, seed=self.seed)
         guessed_N = trained.logits(TEST)[0][chosen_N].argmax(1)
         target_N = guessed_N if self.target == "predicted" else images.labels
-        height, width = trained.data.shape[1:]
+        subject = Subject(trained.network, trained.data, trained.settings.device)
         metrics: dict[str, float] = {}
-        drawn: dict[str, Tensor] = {}
-        notes: dict[str, list[str]] = {}
-        errors = []
-        for name, explainer in trained.explainers.items():
+        maps: dict[str, Tensor] = {}
+        per_image: dict[str, dict[str, Tensor]] = {}
+        errors, signed = [], set()
+        for name, explainer, error in _explainers(trained):
             try:
+                if error:
+                    raise error
+                log.info("explain: %s, %s images", name, f"{len(images):,}")
                 start = time.monotonic()
-                maps = self.explain(trained, explainer, images.images, target_N)
-                metrics[f"explain/{name}/seconds"] = (time.monotonic() - start) / len(maps)
-                maps = maps.abs() if getattr(explainer, "signed", False) else maps
-                if boxed:
-                    found = localisation_metrics(maps.clamp(min=0), images.boxes, height, width)
-                    metrics |= {f"explain/{name}/{NAMES[key]}": value for key, value in found.items() if key in NAMES}
-                    ranked = relevance_rank_accuracy(maps, box_mask(images.boxes, height, width)).nanmean()
-                    metrics |= {} if ranked.isnan() else {f"explain/{name}/rank_accuracy": float(ranked)}
-                    shown = images.boxes[: self.num_images]
-                    notes[name] = [self.note(maps[i : i + 1], shown[i : i + 1], height, width) for i in range(len(shown))]
-                drawn[name] = maps[: self.num_images]
-                found = self.scored(trained, explainer, images.images, maps, target_N)
+                signed_N1HW = self.explain(trained, explainer, images.images, target_N)
+                trained.timings[f"explain/{name}/seconds"] = (time.monotonic() - start) / len(images)
+                if getattr(explainer, "signed", False):
+                    signed.add(name)
+                maps_N1HW = signed_N1HW.abs() if name in signed else signed_N1HW
+                found = self.located(maps_N1HW, images) if boxed else {}
+                maps[name], per_image[name] = signed_N1HW[: self.num_images], {}
                 metrics |= {f"explain/{name}/{key}": value for key, value in found.items()}
+                per_image[name] = self.scored(subject, explainer, images.images, signed_N1HW, maps_N1HW, target_N)
+                means = {key: float(values.mean()) for key, values in per_image[name].items() if values.ndim == 1}
+                metrics |= {f"explain/{name}/{key}": value for key, value in means.items()}
             except Exception as error:
                 log.warning("explain: %s failed: %s", name, error)
                 errors.append(f"explainer.{name}: {type(error).__name__}: {error}")
-        shown = images.subset(torch.arange(min(self.num_images, len(images))))
-        classes = trained.data.classes
-        figures.explanation_grid(
-            shown.images,
-            drawn,
-            path=trained.picture("explanations.png", "explanation"),
-            boxes_N4=shown.boxes,
-            titles=[f"{classes[label]}\n→ {classes[guess]}" for label, guess in zip(shown.labels.tolist(), guessed_N.tolist())],
-            correct=(shown.labels == guessed_N[: len(shown)]).tolist(),
-            notes=notes,
-        )
+        self.draw(trained, images, guessed_N, maps, signed, per_image)
         if errors:
             raise Incomplete("; ".join(errors), metrics)
         return metrics
@@ -183,22 +135,84 @@ class Explanations:
             raise ValueError(f"{int((~maps_N1HW.isfinite()).flatten(1).any(1).sum())} of {len(maps_N1HW)} maps hold NaN or infinite values")
         return maps_N1HW
 
-    def scored(self, trained: Trained, explainer: Any, images: Tensor, maps_N1HW: Tensor, target_N: Tensor) -> dict[str, float]:
-        """Means of `scores` over the first `num_perturbed` images, batch by batch."""
-        device, found, first = trained.settings.device, {}, slice(self.num_perturbed)
-        batches = (values[first].split(BATCH) for values in (images, maps_N1HW, target_N))
-        for part, map_B1HW, target_B in zip(*batches):
-            x = trained.data.normalise(part).to(device)
-            again = functools.partial(explainer.explain, trained.network, x)
-            one = Explained(trained.network, trained.data, x, map_B1HW.to(device), target_B.to(device), again)
-            for name in self.scores:
-                for key, value_B in SCORES[name](one).items():
-                    found.setdefault(key, []).append(value_B.detach().double().cpu())
-        return {key: float(torch.cat(values).mean()) for key, values in found.items()}
+    def located(self, maps_N1HW: Tensor, images: ImageSet) -> dict[str, float]:
+        """How well the maps find the boxes: means over the images with one."""
+        height, width = images.images.shape[2:]
+        maps_N1HW = maps_N1HW.clamp(min=0)
+        found = localisation_metrics(maps_N1HW, images.boxes, height, width)
+        if not found["images"]:
+            return {}
+        ranked_N = relevance_rank_accuracy(maps_N1HW, box_mask(images.boxes, height, width))
+        more = {"iou_best": best_threshold_iou(maps_N1HW, images.boxes, height, width), "rank_accuracy": float(ranked_N.nanmean())}
+        return {NAMES[key]: value for key, value in found.items() if key in NAMES} | more
 
-    def note(self, map_11HW: Tensor, box_14: Tensor, height: int, width: int) -> str:
-        """The score of one image, for the picture."""
-        found = localisation_metrics(map_11HW.clamp(min=0), box_14, height, width)
-        if "map_iou" not in found:
-            return ""
-        return f"IoU {found['map_iou']:.2f}"
+    def scored(
+        self, subject: Subject, explainer: Any, images: Tensor, signed_N1HW: Tensor, maps_N1HW: Tensor, target_N: Tensor
+    ) -> dict[str, Tensor]:
+        """`scores` (N,) and curves (N, S) of the first `num_perturbed` images, batch by batch."""
+        device, found, first = subject.device, {}, slice(self.num_perturbed)
+        batches = (values[first].split(BATCH) for values in (images, signed_N1HW, maps_N1HW, target_N))
+        for part, signed, map_B1HW, target_B in zip(*batches):
+            x = subject.data.normalise(part).to(device)
+            one = Explained(subject, explainer, x, map_B1HW.to(device), signed.to(device), target_B.to(device))
+            for name in self.scores:
+                for key, value in SCORES[name](one).items():
+                    found.setdefault(key, []).append(value.detach().double().cpu())
+        return {key: torch.cat(values) for key, values in found.items()}
+
+    def draw(
+        self,
+        trained: Trained,
+        images: ImageSet,
+        guessed_N: Tensor,
+        maps: dict[str, Tensor],
+        signed: set[str],
+        per_image: dict[str, dict[str, Tensor]],
+    ) -> None:
+        from attnlab import figures
+
+        shown = images.subset(torch.arange(min(self.num_images, len(images))))
+        classes = trained.data.classes
+        drawing = {
+            "boxes_N4": shown.boxes,
+            "titles": [f"{classes[label]}\n→ {classes[guess]}" for label, guess in zip(shown.labels.tolist(), guessed_N.tolist())],
+            "correct": (shown.labels == guessed_N[: len(shown)]).tolist(),
+            "notes": {name: self.notes(maps[name].abs() if name in signed else maps[name], shown, per_image[name]) for name in maps},
+            "signed": signed,
+        }
+        figures.explanation_grid(shown.images, maps, path=trained.picture("explanations.png", "explanation"), **drawing)
+        figures.explanations_of_one(shown.images, maps, path=trained.picture("explanations_of_one.png", "explanation"), **drawing)
+        curves = {
+            name: {kind: found[f"{kind}_curve"] for kind in ("deletion", "insertion")}
+            for name, found in per_image.items()
+            if "deletion_curve" in found
+        }
+        figures.faithfulness_curves(curves, path=trained.picture("faithfulness.png", "faithfulness"))
+
+    def notes(self, maps_N1HW: Tensor, shown: ImageSet, found: dict[str, Tensor]) -> list[str]:
+        """The score of each image that is drawn: IoU with its box, where one is known, else deletion's area."""
+        height, width = shown.images.shape[2:]
+        texts = []
+        for i in range(len(shown)):
+            alone = {}
+            if shown.boxes is not None:
+                alone = localisation_metrics(maps_N1HW[i : i + 1].clamp(min=0), shown.boxes[i : i + 1], height, width)
+            if "map_iou" in alone:
+                texts.append(f"IoU {alone['map_iou']:.2f}")
+            else:
+                texts.append(f"del. {float(found['deletion'][i]):.2f}" if len(found.get("deletion", ())) > i else "")
+        return texts
+
+
+def _explainers(trained: Trained) -> Iterator[tuple[str, Any, Exception | None]]:
+    """Every explainer under its name, those of several parts part by part; and what one that cannot begin raises."""
+    for name, explainer in trained.explainers.items():
+        try:
+            if hasattr(explainer, "prepare"):
+                explainer.prepare(trained)
+            parts = explainer.parts(trained.network) if hasattr(explainer, "parts") else {"": explainer}
+        except Exception as error:
+            yield name, explainer, error
+            continue
+        for word, part in parts.items():
+            yield f"{name}/{word}" if word else name, part, None

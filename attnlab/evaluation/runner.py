@@ -84,6 +84,8 @@ def _run(evaluator: Evaluator, name: str, trained: Trained, result: dict[str, An
         except Incomplete as error:
             found, failed = error.metrics, error
         result["pictures"] = trained.drawn()
+        if trained.timings:
+            result["timings"] = dict(trained.timings)
         merge(result["metrics"], found, name)
         file.keep(trained, result["data"])
         if failed:

@@ -38,7 +38,8 @@ class Trained:
     heads, explainers: the chosen OOD heads and explainers by name. history: one row an epoch.
     metrics: of the evaluators that ran before (and of training), read only. seed: of the run.
     scores[head][set]: OOD scores (N,) on the CPU, larger = more OOD; the set `test` is in-distribution.
-    pictures: kind of every picture drawn, by its path relative to `folder`. banks: the banks extracted so far, see `bank`.
+    pictures: kind of every picture drawn, by its path relative to `folder`. timings: seconds by a name like a metric's, which evaluators
+    add to; two equal runs differ in them, so they are no metrics. banks: the banks extracted so far, see `bank`.
     stored: logits (N, K) and labels (N,) by split that an earlier evaluation of this very network kept, see `logits`.
     """
 
@@ -54,6 +55,7 @@ class Trained:
     stored: Mapping[str, tuple[Tensor, Tensor]] = field(default_factory=dict)
     scores: dict[str, dict[str, Tensor]] = field(default_factory=dict)
     pictures: dict[str, str] = field(default_factory=dict)
+    timings: dict[str, float] = field(default_factory=dict)
     banks: dict[str, Bank] = field(default_factory=dict)
 
     def loader(self, split: str) -> Any:

@@ -9,13 +9,16 @@ from attnlab.figures.attention import attention_grid
 from attnlab.figures.calibration import reliability, temperature_scaling
 from attnlab.figures.consistency import consistency_curves
 from attnlab.figures.curves import training_curves
-from attnlab.figures.explanations import explanation_grid
+from attnlab.figures.explanations import explanation_grid, explanations_of_one
+from attnlab.figures.faithfulness import faithfulness_curves
 from attnlab.figures.scores import score_histograms
 
 __all__ = [
     "attention_grid",
     "consistency_curves",
     "explanation_grid",
+    "explanations_of_one",
+    "faithfulness_curves",
     "reliability",
     "score_histograms",
     "temperature_scaling",

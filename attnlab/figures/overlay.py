@@ -35,6 +35,26 @@ def heat_colours() -> Any:
     return ListedColormap(colormaps["inferno"](np.linspace(0, 0.92, 256)))
 
 
+def signed_colours() -> Any:
+    """From dark blue (-1) over grey (0) to yellow (1): lighter with every step, so that a grey print keeps the sign."""
+    from matplotlib.colors import LinearSegmentedColormap
+
+    return LinearSegmentedColormap.from_list("signed", ["#0a1f66", "#3a5fc4", "#8a8a8a", "#e0b43c", "#fff2a0"])
+
+
+def signed_share(map_HW: np.ndarray) -> np.ndarray:
+    """A map with a sign in [-1, 1], by the 99th percentile of its magnitude: single pixels would take all the colour."""
+    import numpy as np
+
+    top = float(np.quantile(np.abs(map_HW), 0.99)) or float(np.abs(map_HW).max())
+    return np.clip(map_HW / top, -1, 1) if top > 0 else np.zeros_like(map_HW)
+
+
+def signed_overlay(image_HW3: np.ndarray, share_HW: np.ndarray, colours: Any) -> np.ndarray:
+    """The map (-1 to 1) with a trace of the image, as signed maps are of single pixels that a picture beneath would hide."""
+    return 0.15 * (image_HW3 @ [[0.299], [0.587], [0.114]]) + 0.85 * colours((share_HW + 1) / 2)[..., :3]
+
+
 def overlay(image_HW3: np.ndarray, share_HW: np.ndarray, colours: Any) -> np.ndarray:
     """Grey beneath the colour: the picture is read from light and dark, the map (0 to 1) from the hue. A small value dims."""
     opacity = 0.3 + 0.35 * share_HW[..., None]
@@ -66,12 +86,12 @@ def outline_box(axes: Axes, box_4: Any) -> None:
         axes.add_patch(Polygon(corners, fill=False, edgecolor=SKY, linewidth=1.3, linestyle=DASHED, path_effects=stroke))
 
 
-def colour_bar(figure: Figure, right: float, top: float, low: str, high: str) -> None:
-    """The colours from `low` to `high`, ending at `right`."""
+def colour_bar(figure: Figure, right: float, top: float, low: str, high: str, *, colours: Any = None) -> None:
+    """The colours (by default those of heat) from `low` to `high`, ending at `right`."""
     import numpy as np
 
     bar = axes_at(figure, right - 1.2, top + 0.04, 0.9, 0.09)
-    bar.imshow(heat_colours()(np.linspace(0, 1, 256))[None], aspect="auto", extent=(0, 1, 0, 1))
+    bar.imshow((colours or heat_colours())(np.linspace(0, 1, 256))[None], aspect="auto", extent=(0, 1, 0, 1))
     bar.set(xticks=[], yticks=[])
     bar.spines[:].set_visible(False)
     for left, side, text in ((right - 1.25, "right", low), (right - 0.25, "left", high)):

@@ -4,6 +4,7 @@ Legend: B batch, N samples, C channels, H height, W width, D features, K classes
 
 An OOD head is any object with `fit(bank)` and `score(bank) -> s_N`, larger = more OOD. It may have
     perturb(network, x_BCHW) -> x_BCHW   the banks it gets are then extracted from perturbed images (gradients are on, autocast is off)
+    describe(network, x_BCHW) -> f_BD    the banks it gets then have these features of the images in place of the network's
     needs_fit                            False: `fit` is not called, and the training data are not passed over for its sake (default: True)
 """
 
@@ -119,12 +120,15 @@ def _banks(
     """The bank that each head wants of a data set, from one pass, or none where a known one serves all; and what perturbations raised."""
     plain = known.get(split) if known is not None else None
     perturbs = {name: head.perturb for name, head in heads.items() if hasattr(head, "perturb")}
-    need_plain = plain is None and len(perturbs) < len(heads)
-    views, failed = extract_views(network, loader, perturbs, plain=need_plain) if need_plain or perturbs else ({}, {})
+    describes = {name: head.describe for name, head in heads.items() if hasattr(head, "describe")}
+    need_plain = plain is None and len(perturbs) + len(describes) < len(heads)
+    views, failed = {}, {}
+    if need_plain or perturbs or describes:
+        views, failed = extract_views(network, loader, perturbs, plain=need_plain, describes=describes)
     plain = views.get(None, plain)
     if known is not None and plain is not None:
         known[split] = plain
-    return {name: views[name] if name in perturbs else plain for name in heads if name not in failed}, failed
+    return {name: views.get(name, plain) for name in heads if name not in failed}, failed
 
 
 def _score(head: Any, bank: Bank) -> Tensor:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from attnlab.ood.bank import Bank
 
 Perturb = Callable[[nn.Module, Tensor], Tensor]
+Describe = Callable[[nn.Module, Tensor], Tensor]
 
 
 def extract(network: nn.Module, loader: Iterable, *, perturb: Perturb | None = None) -> Bank:
@@ -30,14 +31,21 @@ def extract(network: nn.Module, loader: Iterable, *, perturb: Perturb | None = N
 
 
 def extract_views(
-    network: nn.Module, loader: Iterable, perturbs: Mapping[str, Perturb], *, plain: bool = True
+    network: nn.Module,
+    loader: Iterable,
+    perturbs: Mapping[str, Perturb],
+    *,
+    plain: bool = True,
+    describes: Mapping[str, Describe] | None = None,
 ) -> tuple[dict[str | None, Bank], dict[str, Exception]]:
     """As `extract`, for the plain images (key None, unless plain=False) and every perturbation in a single pass over `loader`.
 
-    A perturbation that raises is left out of the banks and returned with its exception; the others go on.
+    `describes[view](network, x) -> (B, D)` gives a view of the plain images that has these features in place of the network's. A
+    perturbation or description that raises is left out of the banks and returned with its exception; the others go on.
     """
     parameter = next(network.parameters(), None)
-    rows: dict[str | None, list[tuple[Tensor, ...]]] = {view: [] for view in (*[None] * plain, *perturbs)}
+    describes = describes or {}
+    rows: dict[str | None, list[tuple[Tensor, ...]]] = {view: [] for view in (*[None] * plain, *perturbs, *describes)}
     labels: list[Tensor] = []
     errors: dict[str, Exception] = {}
     fc = None
@@ -50,10 +58,19 @@ def extract_views(
                 if parameter is not None:
                     x_BCHW = x_BCHW.to(parameter.device, non_blocking=True)
                 labels.append(y_B.to(_home(x_BCHW)))
-                if plain:
+                if plain or describes:
                     out = network(x_BCHW)
                     fc = out.fc
-                    rows[None].append(_row(out))
+                    row = _row(out)
+                    if plain:
+                        rows[None].append(row)
+                for view in [view for view in describes if view not in errors]:
+                    try:
+                        with for_gradients(x_BCHW):
+                            found_BD = describes[view](network, x_BCHW).detach().to(_home(x_BCHW))
+                        rows[view].append((found_BD, *row[1:]))
+                    except Exception as error:
+                        errors[view] = error
                 for view in [view for view in perturbs if view not in errors]:
                     try:
                         with for_gradients(x_BCHW):

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-KINDS = ("curves", "ood_scores", "consistency", "reliability", "calibration", "attention", "explanation")
+KINDS = ("curves", "ood_scores", "consistency", "reliability", "calibration", "attention", "explanation", "faithfulness")
 
 
 @dataclass(frozen=True)

@@ -30,6 +30,7 @@ FIELDS = (
     "threads",
 )
 LESS_IS_BETTER = ("loss", "nll", "ece", "adaptive_ece", "classwise_ece", "brier", "fpr95", "fpr95_id", "error")
+LESS_IS_BETTER += ("deletion", "aupc", "autvc", "class_sensitivity", "randomisation", "infidelity", "max_sensitivity")  # explanations
 LESS_IS_BETTER += ("aurc", "risk_at_80", "risk_at_90", "risk_at_95")
 FILTER = re.compile(r"(?P<key>[^=<>!]+?)(?P<sign>!=|<=|>=|=|<|>)(?P<value>.*)")
 RUN = re.compile(r".+-[0-9a-f]{8}")
@@ -62,6 +63,8 @@ class StoredRun:
             return [getattr(self, key)]
         if key in self.metrics:
             return [self.metrics[key]]
+        if key in self.result.get("timings", {}):
+            return [self.result["timings"][key]]
         if key in GROUPS and key in self.config:
             return (list(self.config[key]) or ["none"]) if GROUPS[key].several else self.names(key)
         if key in self.leaves:

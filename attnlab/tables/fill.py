@@ -72,7 +72,7 @@ def fill(
     table = Table(
         spec.name, spec.title, spec.paper, tuple(row.label for row in spec.rows), tuple(column.label for column in spec.columns),
         spec.metric, filled, spec.baseline, tuple(footnotes(spec, cells, filled, records, variant)),
-        command or _command(spec.name, overrides), variant,
+        command or _command(spec.name, overrides), variant, {line.label: line.metric for line in spec.columns if line.metric},
     )  # fmt: skip
     return table, cells, records
 
@@ -82,16 +82,16 @@ def _command(name: str, overrides: Sequence[str]) -> str:
 
 
 def _runs(cell: Wanted, spec: Spec, records: Records) -> tuple[RunOfCell, ...]:
-    key, found = spec.key(cell.row, cell.column), []
+    key, metric, found = spec.key(cell.row, cell.column), spec.metric_of(cell.column), []
     for plan in cell.plans:
         run = records.find(plan.address)
         value, error = None, run.error
         if run.status == FINISHED:
-            value = run.result["metrics"].get(key)
+            value = run.result["metrics"].get(key, run.result.get("timings", {}).get(key))
             if not isinstance(value, int | float):
                 value, error = None, f"the record has no {key}"
             else:
-                value = spec.metric.scale * (1 - value if spec.metric.complement else value)
+                value = metric.scale * (1 - value if metric.complement else value)
         seed = plan.full["seed"]
         run_id = run.folder.name if run.folder else plan.run_id
         found.append(RunOfCell(seed, run_id, plan.address, plan.overrides, run.status, value, run.folder, error))

@@ -1,6 +1,7 @@
 """The values a table is made of: plain frozen dataclasses, shared by the text, LaTeX and HTML views. No logic, no torch."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
@@ -98,3 +99,7 @@ class Table:
     notes: tuple[Note, ...]
     command: str
     variant: str | None
+    own_metrics: Mapping[str, Metric] = field(default_factory=dict)  # of the columns that have one of their own
+
+    def metric_of(self, column: str) -> Metric:
+        return self.own_metrics.get(column, self.metric)

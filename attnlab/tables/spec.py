@@ -25,12 +25,16 @@ SOURCES = ("data._target_", "data.path", "data.size", "data.ood_root", "data.tes
 
 @dataclasses.dataclass(frozen=True)
 class Line:
-    """A row or a column: its overrides, the word that stands for it in the metric's key, and digests of the paper's own images."""
+    """A row or a column: its overrides, the word that stands for it in the metric's key, and digests of the paper's own images.
+
+    metric: of a column that shows another number than the table's others.
+    """
 
     label: str
     overrides: tuple[str, ...]
     word: str
     digests: Mapping[str, str]
+    metric: Metric | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,7 +61,10 @@ class Spec:
 
     def key(self, row: Line, column: Line) -> str:
         """The metric's key in result.json: `{row}` and `{column}` stand for the words of the cell's row and column."""
-        return self.metric.key.replace("{row}", row.word).replace("{column}", column.word)
+        return self.metric_of(column).key.replace("{row}", row.word).replace("{column}", column.word)
+
+    def metric_of(self, column: Line) -> Metric:
+        return column.metric or self.metric
 
     def overrides(self, row: Line, column: Line) -> list[str]:
         return [*self.common, *column.overrides, *row.overrides, *self.cells.get((row.label, column.label), ())]
@@ -127,6 +134,8 @@ PUBLISHED = get_type_hints(Paper)
 
 LINE = {"overrides": list[str], "as": str, "digests": dict}
 
+COLUMN = {**LINE, "metric": dict}
+
 
 def _spec(name: str, tree: Any) -> Spec:
     _conform(tree, KEYS, "the table", required=("title", "metric", "rows", "columns", "seeds"))
@@ -134,7 +143,9 @@ def _spec(name: str, tree: Any) -> Spec:
     _conform(paper, PAPER, "paper")
     _conform(metric, METRIC, "metric", required=("key", "label", "direction", "margin"))
     margin = float(metric.pop("margin"))
-    rows, columns = (tuple(_line(label, value, kind) for label, value in tree[kind].items()) for kind in ("rows", "columns"))
+    table_metric = Metric(**metric)
+    rows = tuple(_line(label, value, "rows", LINE) for label, value in tree["rows"].items())
+    columns = tuple(_line(label, value, "columns", COLUMN, table_metric) for label, value in tree["columns"].items())
     labels = {"rows": [line.label for line in rows], "columns": [line.label for line in columns]}
     seeds, baseline = tuple(tree["seeds"]), tree.get("baseline")
     if not rows or not columns or not seeds:
@@ -159,7 +170,7 @@ def _spec(name: str, tree: Any) -> Spec:
     about = ", ".join([*([f"arXiv {paper['arxiv']}"] if paper.get("arxiv") else []), *([paper["table"]] if "table" in paper else [])])
     every = _overrides(tree.get("common", ()), "common")
     return Spec(
-        name, tree["title"], about, paper.get("runs", 1), Metric(**metric), margin, every, rows, columns, own,
+        name, tree["title"], about, paper.get("runs", 1), table_metric, margin, every, rows, columns, own,
         seeds, baseline, published, tuple(tree.get("notes", ())),
     )  # fmt: skip
 
@@ -175,11 +186,16 @@ def _cells(tree: Mapping[str, Any], key: str, labels: Mapping[str, Sequence[str]
             yield row, column, value
 
 
-def _line(label: Any, value: Any, kind: str) -> Line:
+def _line(label: Any, value: Any, kind: str, known: Mapping[str, Any], metric: Metric | None = None) -> Line:
+    """metric: the table's, of which a line's own changes some keys."""
     where = f"{kind}.{label}"
     tree = value if isinstance(value, Mapping) else {"overrides": value or []}
-    _conform(tree, LINE, where)
-    return Line(str(label), _overrides(tree.get("overrides", ()), where), tree.get("as", str(label)), tree.get("digests", {}))
+    _conform(tree, known, where)
+    own = tree.get("metric")
+    if own is not None:
+        _conform(own, get_type_hints(Metric), f"{where}.metric")
+    changed = dataclasses.replace(metric, **own) if own else None
+    return Line(str(label), _overrides(tree.get("overrides", ()), where), tree.get("as", str(label)), tree.get("digests", {}), changed)
 
 
 def _overrides(words: Sequence[str], where: str) -> tuple[str, ...]:

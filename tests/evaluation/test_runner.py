@@ -260,10 +260,16 @@ def test_a_finished_run_is_asked_for_more_without_a_pass(made: Path, monkeypatch
 def test_an_explainer_brings_its_evaluator(made: Path) -> None:
     path = evaluate([made], ["evaluator=none", "explainer=gradcam"])
     result = json.loads(path.read_text())
-    assert list(result["stage_seconds"]) == ["test", "explanations"] and result["pictures"] == {"figures/explanations.png": "explanation"}
-    assert {key for key in result["metrics"] if key.startswith("explain/")} == {
-        f"explain/gradcam/{name}" for name in ("pointing", "energy", "iou", "rank_accuracy", "deletion", "insertion", "seconds")
+    assert list(result["stage_seconds"]) == ["test", "explanations"] and result["pictures"] == {
+        "figures/explanations.png": "explanation",
+        "figures/explanations_of_one.png": "explanation",
+        "figures/faithfulness.png": "faithfulness",
     }
+    assert {key for key in result["metrics"] if key.startswith("explain/")} == {
+        f"explain/gradcam/{name}" for name in ("pointing", "energy", "iou", "iou_best", "rank_accuracy", "deletion", "insertion")
+    }
+    assert list(result["timings"]) == ["explain/gradcam/seconds"] and result["timings"]["explain/gradcam/seconds"] > 0
+    assert result["metrics"]["explain/gradcam/iou_best"] >= result["metrics"]["explain/gradcam/iou"]
     assert (path.parent / "figures" / "explanations.png").stat().st_size > 10_000
     other = metrics_of(evaluate([made], ["evaluator=explanations", "evaluator.explanations.target=label", "explainer=gradcam"]))
     assert other["explain/gradcam/energy"] != result["metrics"]["explain/gradcam/energy"]
@@ -299,10 +305,47 @@ def test_maps_that_are_none(trained: Trained, writer: ResultWriter) -> None:
     ):
         assert re.search(text, str(caught.value)), caught.value
     assert [key for key in writer.result["metrics"] if key.startswith("explain/")] == [
-        "explain/good/seconds",
         "explain/good/sparseness",
     ]
-    assert writer.result["pictures"] == {"figures/explanations.png": "explanation"}
+    assert set(writer.result["pictures"].values()) == {"explanation"} and len(writer.result["pictures"]) == 2
+
+
+def test_explainers_of_several_parts_and_with_a_preparation(trained: Trained, writer: ResultWriter) -> None:
+    class Bright:
+        signed = True
+
+        def __init__(self, factor: float) -> None:
+            self.factor, self.prepared = factor, 0
+
+        def prepare(self, trained: Trained) -> None:
+            self.prepared += 1
+
+        def parts(self, network: nn.Module) -> dict[str, "Bright"]:
+            return {"plus@input": self, "minus@input": Bright(-self.factor)}
+
+        def explain(self, network, x, target):
+            return self.factor * x
+
+    explainer = Bright(1.0)
+    trained.explainers = {"bright": explainer}
+    names = ["deletion_insertion", "insertion_mean", "aupc", "autvc", "class_sensitivity", "sparseness"]
+    names += ["road", "randomisation", "infidelity", "max_sensitivity"]
+    run_evaluators(trained, {"explanations": Explanations(num_images=2, scores=names, num_perturbed=2)}, writer)
+    found = {key: value for key, value in writer.result["metrics"].items() if key.startswith("explain/")}
+    keys = {"deletion", "insertion", *names[1:]}
+    assert {key for key in found if "/plus@input/" in key} == {f"explain/bright/plus@input/{key}" for key in keys}
+    assert len(found) == 2 * len(keys) and explainer.prepared == 1
+    for key in keys:  # scored by magnitude, and what has a sign is at its best scale
+        assert found[f"explain/bright/plus@input/{key}"] == pytest.approx(found[f"explain/bright/minus@input/{key}"], abs=1e-5)
+    assert found["explain/bright/plus@input/randomisation"] == pytest.approx(1)
+    assert found["explain/bright/plus@input/class_sensitivity"] == pytest.approx(1)
+    assert set(writer.result["timings"]) == {"explain/bright/plus@input/seconds", "explain/bright/minus@input/seconds"}
+
+
+def test_equal_evaluations_have_equal_metrics(made: Path) -> None:
+    words = ["evaluator=none", "explainer=[rise,random_map]", "explainer.rise.num_masks=5"]
+    first = metrics_of(evaluate([made], words))
+    assert first == metrics_of(evaluate([made], words))
 
 
 def test_a_run_by_its_id(made: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -331,6 +331,41 @@ def test_explanation_grid(tmp_path, drawn, number, channels, high, wide, methods
     assert texts.count("IoU 0.25") == number and sum(text == "→ cat" for text in texts) == number
 
 
+def test_explanations_of_one(tmp_path, drawn):
+    images, maps = torch.randint(0, 256, (3, 1, 8, 8), dtype=torch.uint8), torch.randn(3, 1, 8, 8)
+    texts = check(
+        figures.explanations_of_one(
+            images,
+            {"ig": maps, "attention/rect@layer2": maps, "sobel": maps},
+            path=tmp_path / "one.png",
+            titles=["7\n→ 1", "5\n→ 5", "4\n→ 4"],
+            correct=[False, True, True],
+            notes={"ig": ["del. 0.11", "del. 0.22", "del. 0.33"]},
+            signed={"ig"},
+        ),
+        drawn,
+    )
+    assert {"ig", "rect@layer2", "sobel", "5 → 5", "del. 0.22", "−", "+", "relevance 0"} <= set(texts) and "7 → 1" not in texts
+
+
+def test_signed_colours_keep_their_order_in_grey():
+    from attnlab.figures.overlay import signed_colours, signed_share
+
+    rgb = signed_colours()(torch.linspace(0, 1, 101).numpy())[:, :3]
+    grey = rgb @ [0.299, 0.587, 0.114]
+    assert (grey[1:] > grey[:-1]).all() and grey[-1] - grey[0] > 0.6
+    share = signed_share(torch.tensor([[-1.0, 0.5], [0.0, 1.0]]).numpy())
+    assert share.tolist() == [[-1.0, 0.5], [0.0, 1.0]] and not signed_share(torch.zeros(2, 2).numpy()).any()
+
+
+def test_faithfulness_curves(tmp_path, drawn):
+    curves = {f"method{i}": {kind: torch.rand(4, 9) * (i + 1) / 9 for kind in ("deletion", "insertion")} for i in range(8)}
+    curves["alone"] = {kind: torch.full((1, 9), 0.25) for kind in ("deletion", "insertion")}
+    texts = check(figures.faithfulness_curves(curves, path=tmp_path / "curves.png"), drawn)
+    assert {"deletion", "insertion", "alone 0.250", "lower is better, probability of the class", "higher is better"} <= set(texts)
+    assert figures.faithfulness_curves({}, path=tmp_path / "no.png") is None
+
+
 def test_explanations_without_extras(tmp_path, drawn):
     images, maps = torch.zeros(2, 1, 8, 8).byte(), torch.zeros(2, 1, 2, 2)
     texts = check(figures.explanation_grid(images, {"flat": maps, "nan": maps * math.nan}, path=tmp_path / "plain.png"), drawn)

@@ -101,6 +101,11 @@ def test_attention_s_own_map() -> None:
     network.eval()(x)
     expected = network.maps()["rect@layer3"]
     torch.testing.assert_close(found, torch.nn.functional.interpolate(expected, size=shape[1:], mode="bilinear"))
+    parts = Attention().parts(network)
+    assert list(parts) == ["rect@layer2", "rect@layer3"] and torch.equal(parts["rect@layer3"].explain(network, x, target), found)
+    assert list(Attention(of="rect@layer3").parts(network)) == ["rect@layer3"]
+    with pytest.raises(ValueError, match="no placed module of this network keeps a map"):
+        Attention().parts(Network(copy.deepcopy(backbone), shape=shape))
     with pytest.raises(ValueError, match="several placed modules keep a map: of=rect@layer2 chooses one of rect@layer2, rect@layer3"):
         Attention().explain(network, x, target)
     with pytest.raises(ValueError, match="of=rect@layer4: no such placed module keeps a map; nearest: rect@layer"):

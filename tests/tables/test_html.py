@@ -213,6 +213,35 @@ def test_pictures_are_few_and_the_rest_is_counted(table, outputs, tmp_path, monk
     assert path.stat().st_size < 300_000
 
 
+def test_a_picture_that_cells_share_is_shown_once(outputs, tmp_path):
+    make_run(outputs, "shared-s0-0000aaaa", seed=0, status="finished", pictures=False)
+    folder = outputs / "runs" / "shared-s0-0000aaaa"
+    names = {
+        "explanations": "explanation",
+        "explanations_of_one": "explanation",
+        "faithfulness": "faithfulness",
+        "reliability": "reliability",
+    }
+    for name in names:
+        (folder / "figures" / f"{name}.png").write_bytes(picture() + name.encode())
+    result = json.loads((folder / "result.json").read_text())
+    (folder / "result.json").write_text(json.dumps({**result, "pictures": {f"figures/{name}.png": kind for name, kind in names.items()}}))
+    run = RunOfCell(0, folder.name, "0000aaaa", (), "finished", 1.0, folder, None)
+    rows, columns = ("ig", "gradcam"), ("deletion", "seconds")
+    cells = {(r, c): Cell(r, c, (run,), 1, 1.0, None, None, None, None, "not published", None) for r in rows for c in columns}
+    metric, own = (
+        Metric("explain/{row}/deletion", "deletion", "min", 1.0),
+        {"seconds": Metric("explain/{row}/seconds", "ms", "max", 1e3, digits=1)},
+    )
+    table = Table("explain", "Explain", "", rows, columns, metric, cells, None, (), "", None, own)
+    page = Page(write_html(table, tmp_path / "table.html", outputs=outputs).read_text())
+    captions = re.findall(r"(Explanations|Deletion and insertion|Reliability), seed 0", page.words())
+    assert captions == ["Reliability"] * 4 + ["Explanations", "Explanations", "Deletion and insertion"]
+    assert "The same images, all rows" in page.words() and "deletion: lower is better" in page.words()
+    better = [attrs.get("data-better") for tag, attrs in page.tags if tag == "button" and "data-column" in attrs]
+    assert better == ["min", "min", "max"]
+
+
 def test_a_picture_is_made_once(table, outputs, tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     shrunk = []

@@ -119,9 +119,38 @@ def test_every_table_composes(name: str, tmp_path: Path) -> None:
     for (row, column), (first, second) in zip(cells, plans, strict=True):
         assert first.address != second.address
         part, *rest = spec.key(row, column).split("/")
-        assert part == "test" or (rest[0] in first.full["ood"] and rest[1] in first.full["data"]["ood"]), "no such head or set"
+        if part == "explain":  # attention's own map is no explainer of a network that has none
+            assert rest[0] in first.full["explainer"] or (rest[0] == "attention" and not first.full["attention"]), "no such explainer"
+        else:
+            assert part == "test" or (rest[0] in first.full["ood"] and rest[1] in first.full["data"]["ood"]), "no such head or set"
     assert compose([*spec.overrides(*cells[-1]), f"seed={spec.seeds[1]}"]).run_id == plans[-1][1].run_id
     assert not list(tmp_path.iterdir())
+
+
+def test_a_column_may_have_a_metric_of_its_own(tmp_path: Path) -> None:
+    own = {"key": "train/seconds", "label": "milliseconds", "direction": "min", "complement": False, "scale": 1000, "digits": 0}
+    columns = {"noise .1": ["data.noise=0.1"], "time": {"overrides": ["data.noise=0.1"], "metric": own}}
+    spec = read_spec(written(tmp_path, columns=columns, published={}, metric={**TREE["metric"], "complement": False, "direction": "max"}))
+    outputs = tmp_path / "outputs"
+    for plan in plans_of([spec.overrides(spec.rows[0], spec.columns[0])], spec.seeds)[0]:
+        put(outputs, plan, 0.9, timings={"train/seconds": 0.25})
+    table, *_ = fill(spec, outputs=outputs)
+    accuracy, time_of = table.cells["plain", "noise .1"], table.cells["plain", "time"]
+    assert [accuracy.runs[i].folder for i in range(3)] == [time_of.runs[i].folder for i in range(3)]
+    assert accuracy.mean == pytest.approx(90) and time_of.mean == 250
+    assert table_text.better(table) == "noise .1: higher is better; time: lower is better"
+    assert table_text.lines_of(time_of, table)[0] == ("250 ± 0 (3)", "value") and "90.00 ± 0.00 (3)" in table_text.to_text(table)
+    assert "250" in table_latex.to_latex(table)
+    rows = list(csv.DictReader(io.StringIO(table_text.to_csv(table))))
+    assert {row["column"]: row["metric"] for row in rows} == {"noise .1": "error, %", "time": "milliseconds"}
+    for wrong, message in (
+        ({"scale": "x"}, r"columns\.time\.metric: scale=x"),
+        ({"sense": 1}, r"columns\.time\.metric: unknown key 'sense'"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            read_spec(written(tmp_path, columns={"time": {"metric": wrong}}, published={}))
+    with pytest.raises(ConfigError, match=r"rows\.plain: unknown key 'metric'"):
+        read_spec(written(tmp_path, rows={"plain": {"metric": {}}}, published={}, baseline=None))
 
 
 def test_the_plain_multirun_of_maxdropout_is_the_table() -> None:

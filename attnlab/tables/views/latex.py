@@ -68,7 +68,7 @@ def to_latex(table: Table) -> str:
 
 
 def _latex_cell(cell: Cell, table: Table) -> Sequence[str]:
-    digits = table.metric.digits
+    digits = table.metric_of(cell.column).digits
     ours = latex(measured(cell, table) or states(cell))
     paper = (
         latex(f"{number(cell.paper.value, digits)}" + (f" ± {number(cell.paper.sd, digits)}" if cell.paper.sd else ""))

@@ -11,6 +11,7 @@ from attnlab.tables.model import STATUSES, Cell, Paper, RunOfCell, Table
 from attnlab.terminal import visible
 
 SIGNS = {"holds": "=", "differs": "≠", "too few seeds": "?", "other data": "°", "not published": "", "missing": ""}
+DIRECTIONS = {"max": "higher is better", "min": "lower is better"}
 COLOURS = {"holds": "green", "differs": "red", "too few seeds": "yellow", "other data": "cyan"}
 NARROWEST = 24  # characters of a cell in the terminal
 HOLD = "\u00a0"  # a blank at which textwrap breaks no line
@@ -28,7 +29,7 @@ def measured(cell: Cell, table: Table) -> str:
     """`4.72 ± 0.21 (5)`; `(3 of 5)` while seeds are missing; empty without a value."""
     if cell.mean is None:
         return ""
-    digits, asked = table.metric.digits, len(cell.runs)
+    digits, asked = table.metric_of(cell.column).digits, len(cell.runs)
     spread = f" ± {number(cell.sd, digits)}" if cell.sd is not None else ""
     return f"{number(cell.mean, digits)}{spread} ({cell.n}{f' of {asked}' if cell.n < asked else ''})"
 
@@ -47,7 +48,7 @@ def published(paper: Paper, digits: int) -> str:
 
 def lines_of(cell: Cell, table: Table) -> list[tuple[str, str]]:
     """What a cell shows, a line each, and its kind: value, interval, state, paper, verdict, paired."""
-    digits, lines = table.metric.digits, []
+    digits, lines = table.metric_of(cell.column).digits, []
     if cell.mean is not None:
         lines.append((measured(cell, table), "value"))
     if cell.interval:
@@ -65,7 +66,7 @@ def lines_of(cell: Cell, table: Table) -> list[tuple[str, str]]:
 
 def _paired(cell: Cell, table: Table) -> str:
     chance = "" if cell.paired.p is None else f", p {cell.paired.p:.3f}" if cell.paired.p >= 0.001 else ", p <.001"
-    return f"to base {number(cell.paired.difference, table.metric.digits, sign=True)}{chance}"
+    return f"to base {number(cell.paired.difference, table.metric_of(cell.column).digits, sign=True)}{chance}"
 
 
 def heading(table: Table) -> str:
@@ -73,7 +74,12 @@ def heading(table: Table) -> str:
 
 
 def better(table: Table) -> str:
-    return "lower is better" if table.metric.direction == "min" else "higher is better"
+    """Of all columns in one word, or column by column."""
+    found = {column: DIRECTIONS[table.metric_of(column).direction] for column in table.columns}
+    if len(set(found.values())) == 1:
+        return next(iter(found.values()))
+    lists = {word: ", ".join(column for column, one in found.items() if one == word) for word in DIRECTIONS.values()}
+    return "; ".join(f"{columns}: {word}" for word, columns in lists.items())
 
 
 def failures(table: Table) -> list[str]:
@@ -198,7 +204,8 @@ def to_csv(table: Table) -> str:
             values = " ".join(f"{run.seed}:{run.value!r}" for run in cell.runs if run.value is not None)
             runs = " ".join(f"{run.seed}:{run.run_id}:{run.status}" for run in cell.runs)
             writer.writerow(map(_csv, [
-                table.name, table.variant, row, column, table.metric.label, cell.n, cell.mean, cell.sd, *(cell.interval or (None, None)),
+                table.name, table.variant, row, column, table.metric_of(column).label, cell.n, cell.mean, cell.sd,
+                *(cell.interval or (None, None)),
                 *published, cell.difference, cell.verdict, table.baseline, *beside, values, runs,
             ]))  # fmt: skip
     return buffer.getvalue()

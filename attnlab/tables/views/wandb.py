@@ -139,7 +139,7 @@ def columns_of(table: Table) -> dict[str, tuple[list[str], list[list[Any]]]]:
 def _written(table: Table, cell: Cell | None) -> str:
     if cell is None:
         return ""
-    digits = table.metric.digits
+    digits = table.metric_of(cell.column).digits
     states = Counter(run.status for run in cell.runs if run.status != "finished")
     rest = ", ".join(f"{count} {status}" for status, count in states.items())
     if cell.mean is None:
@@ -164,11 +164,14 @@ def _log_whole(table: Table, run: Review, folder: Path) -> str | None:
     for key, (columns, rows) in whole.items():
         run.table(key, columns, rows)
     run.artifact(identity(table), {key.rpartition("/")[2]: value for key, value in whole.items()})
+    logged: set[Path] = set()  # one run may fill many cells: its picture once
     for cell in table.cells.values():
         key = f"{slug(cell.row)}/{slug(cell.column)}"
         for kind, path in _pictures(cell).items():
-            run.figure(f"{kind}/{key}", path)
-        run.numbers({f"mean/{key}": cell.mean}, metric.direction)
+            if path not in logged:
+                run.figure(f"{kind}/{key}", path)
+                logged.add(path)
+        run.numbers({f"mean/{key}": cell.mean}, table.metric_of(cell.column).direction)
     verdicts = Counter(cell.verdict for cell in table.cells.values())
     states = Counter(one.status for cell in table.cells.values() for one in cell.runs)
     run.summary(
@@ -202,7 +205,7 @@ def _log_seed(table: Table, cell: Cell, one: RunOfCell, run: Review, folder: Pat
         if picture.kind in ("attention", "explanation", "ood_scores", ""):  # the others can be drawn from what is logged
             run.figure(f"figures/{picture.path.stem}", picture.path)
     run.summary({key: value for key, value in metrics.items() if isinstance(value, int | float)})
-    run.numbers({VALUE: one.value}, table.metric.direction)
+    run.numbers({VALUE: one.value}, table.metric_of(cell.column).direction)
     run.close(failed=False)
     return run.hint
 
@@ -216,8 +219,8 @@ def components(config: Mapping[str, Any]) -> list[str]:
 
 
 def _pictures(cell: Cell) -> dict[str, Path]:
-    """One attention overlay and the score histograms of a cell's first finished seed that has them."""
-    keys, found = {"attention": "attention", "ood_scores": "scores"}, {}
+    """One attention overlay, the score histograms and the explanations of a cell's first finished seed that has them."""
+    keys, found = {"attention": "attention", "ood_scores": "scores", "explanation": "explanation"}, {}
     for run in cell.runs:
         if run.status == "finished" and run.folder:
             for picture in pictures_of(run.folder, read_result(run.folder).result):

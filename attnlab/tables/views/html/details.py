@@ -30,12 +30,7 @@ def panel(
 ) -> str:
     """One cell's details. left_out: how many pictures there are besides; link: from a file to its address, escaped."""
     drawn = "".join(f"<figure><figcaption>{caption}</figcaption>{drawing}</figure>" for caption, drawing in _drawings(folders))
-    shown = "".join(
-        f'<figure><button type="button" class="zoom" aria-expanded="false" aria-label="Enlarge: {escape(caption)}">'
-        f'<img src="{uri}" width="{width}" height="{height}" alt="{escape(caption)}"></button>'
-        f'<figcaption>{escape(caption)} <a href="{link(path)}">file</a></figcaption></figure>'
-        for caption, path, uri, width, height in pictures
-    )
+    shown = "".join(figure(*one, link) for one in pictures)
     finished = [one for one in folders if one.run.status == "finished"]
     whose = "finished seeds" if finished else "seeds so far"
     band_hint = f'<p class="hint">Lines are means over the {whose}, bands one sample standard deviation.</p>' if drawn else ""
@@ -51,6 +46,15 @@ def panel(
             f'<div class="pictures">{shown}</div>' if shown else "",
             more,
         ]
+    )
+
+
+def figure(caption: str, path: Path, uri: str, width: int, height: int, link: Callable[[Path], str]) -> str:
+    """A picture that opens to its full size."""
+    return (
+        f'<figure><button type="button" class="zoom" aria-expanded="false" aria-label="Enlarge: {escape(caption)}">'
+        f'<img src="{uri}" width="{width}" height="{height}" alt="{escape(caption)}"></button>'
+        f'<figcaption>{escape(caption)} <a href="{link(path)}">file</a></figcaption></figure>'
     )
 
 

@@ -16,7 +16,7 @@ from attnlab.tables.model import RunOfCell
 LOG_LINES, LOG_BYTES = 14, 16384
 
 # Kinds of pictures in the page's order, at last those of no stated kind. Not the curves: the page draws them over all seeds.
-SHOWN = ("ood_scores", "attention", "explanation", "reliability", "calibration", "consistency", "")
+SHOWN = ("ood_scores", "attention", "explanation", "faithfulness", "reliability", "calibration", "consistency", "")
 
 
 @dataclass(frozen=True)

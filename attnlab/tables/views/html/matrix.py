@@ -7,15 +7,18 @@ from html import escape
 from attnlab.tables.model import STATUSES, Table
 from attnlab.tables.views.html.labels import called, number, p_value, plural, span, verdict_tag
 from attnlab.tables.views.html.svg import strip
+from attnlab.tables.views.text import better
 
 
 def matrix(table: Table, panels: Mapping[tuple[str, str], str]) -> str:
     """The table, with `panels`: what opens under each cell."""
-    better = "higher is better" if table.metric.direction == "max" else "lower is better"
     scales = {column: _scale(table, column) for column in table.columns}
     head = "".join(
-        f'<th scope="col" role="columnheader" aria-sort="none"><button type="button" class="sort" data-column="{n}">{label}</button></th>\n'
-        for n, label in enumerate(["Row", *map(escape, table.columns)], start=-1)
+        f'<th scope="col" role="columnheader" aria-sort="none"><button type="button" class="sort" data-column="{n}" '
+        f'data-better="{direction}">{escape(label)}</button></th>\n'
+        for n, (label, direction) in enumerate(
+            [("Row", "min"), *((one, table.metric_of(one).direction) for one in table.columns)], start=-1
+        )
     )
     bodies = []
     for r, row in enumerate(table.rows):
@@ -33,7 +36,7 @@ def matrix(table: Table, panels: Mapping[tuple[str, str], str]) -> str:
             f'<tr role="row" class="detail"><td role="cell" colspan="{len(table.columns) + 1}">{details}</td></tr></tbody>'
         )
     return f"""<section class="results" aria-label="Results">
-<div class="legend"><p><strong>{escape(table.metric.label)}</strong>, {better}</p>
+<div class="legend"><p><strong>{escape(table.metric.label)}</strong>, {escape(better(table))}</p>
 <p class="key">{_key(any(cell.paper for cell in table.cells.values()))}</p>
 <button type="button" id="all" class="plain">Open all</button></div>
 <div class="scroll" role="region" aria-label="The table" tabindex="0">
@@ -69,7 +72,7 @@ def _scale(table: Table, column: str) -> tuple[float, float]:
 
 
 def _cell(table: Table, row: str, column: str, name: str, scale: tuple[float, float]) -> str:
-    cell, digits = table.cells.get((row, column)), table.metric.digits
+    cell, digits = table.cells.get((row, column)), table.metric_of(column).digits
     label = f'data-label="{escape(column)}"'
     if cell is None:
         return f'<td role="cell" class="none" {label}>–</td>'

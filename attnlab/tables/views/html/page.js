@@ -65,7 +65,7 @@
   };
   all(".sort").forEach((button) => button.addEventListener("click", () => {
     const head = button.closest("th"), column = Number(button.dataset.column);
-    const first = column < 0 || table.dataset.better === "min" ? "ascending" : "descending";
+    const first = column < 0 || button.dataset.better === "min" ? "ascending" : "descending";
     const second = first === "ascending" ? "descending" : "ascending";
     const now = head.getAttribute("aria-sort");
     const next = now === "none" ? first : now === first ? second : "none";

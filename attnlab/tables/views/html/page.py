@@ -17,11 +17,11 @@ from typing import Any
 from attnlab.config.result import read_result
 from attnlab.records.atomic import write_atomic
 from attnlab.tables.model import STATUSES, Table
-from attnlab.tables.views.html.details import panel
+from attnlab.tables.views.html.details import figure, panel
 from attnlab.tables.views.html.files import RunFolder, linker, read_folder
 from attnlab.tables.views.html.labels import MARKS, VERDICTS, called, code, command_box, plural, verdict_tag, why
 from attnlab.tables.views.html.matrix import matrix
-from attnlab.tables.views.html.pictures import choose_pictures
+from attnlab.tables.views.html.pictures import choose_pictures, shared_pictures
 
 FAILURES_LISTED = 30
 
@@ -35,13 +35,17 @@ def write_html(table: Table, path: Path, *, outputs: Path, read: Callable[[Path]
     folders = {key: tuple(read_folder(run, outputs, read) for run in cell.runs) for key, cell in table.cells.items()}
     chosen, left_out = choose_pictures(table, folders)
     link = linker(path)
-    panels = {key: panel(table.metric, cell, folders[key], chosen[key], left_out[key], link, outputs) for key, cell in table.cells.items()}
+    panels = {
+        key: panel(table.metric_of(key[1]), cell, folders[key], chosen[key], left_out[key], link, outputs)
+        for key, cell in table.cells.items()
+    }
     style, script = (Path(__file__).with_name(f"page.{kind}").read_text(encoding="utf-8") for kind in ("css", "js"))
     early = 'document.documentElement.classList.add("js")'
     parts = [
         _head(table, style, early, script),
         _top(table),
         matrix(table, panels),
+        _shared(shared_pictures(table, folders), link),
         _failures(table, folders),
         _footnotes(table, sum(left_out.values())),
         f"</main>\n<script>{script}</script>\n</body>\n</html>\n",
@@ -96,6 +100,17 @@ def _summary(table: Table) -> str:
     return f"{first} Against {plural(count, 'published value')}: {', '.join(verdicts)}."
 
 
+def _shared(groups: Sequence[tuple[str, Sequence[tuple]]], link: Callable[[Path], str]) -> str:
+    """What several cells show in one picture."""
+    if not groups:
+        return ""
+    parts = [
+        f'{f"<h3>{escape(columns)}</h3>" if columns else ""}<div class="pictures">{"".join(figure(*one, link) for one in pictures)}</div>'
+        for columns, pictures in groups
+    ]
+    return f'<section class="shared"><h2>The same images, all rows</h2>{"".join(parts)}</section>'
+
+
 def _failures(table: Table, folders: Mapping[tuple[str, str], Sequence[RunFolder]]) -> str:
     """Every failure in one place, the same error once."""
     found: dict[str, list[tuple[str, str, int]]] = {}
@@ -121,8 +136,10 @@ def _footnotes(table: Table, left_out: int) -> str:
     meanings = "; ".join(f"{verdict}: {meaning}" for verdict, meaning in VERDICTS.items())
     ruled = any(note.kind == "verdict" for note in table.notes)
     factor = f"{metric.scale:g} × " if metric.scale != 1 else ""
+    own = {column: table.own_metrics[column] for column in table.columns if column in table.own_metrics}
     notes = [
         *(note.text for note in table.notes if note.kind != "published"),  # in full below
+        f"Each column is a number of its own: {', '.join(f'{column} = {one.key}' for column, one in own.items())}." if own else "",
         f"{metric.label} = {factor}{f'(1 − {metric.key})' if metric.complement else metric.key}, as in result.json.",
         "Mean ± sample standard deviation over finished seeds; 95% t-interval of the mean; differences are ours minus the other’s.",
         f"Against the baseline row ({table.baseline}): a paired t-test over shared seeds." if table.baseline else "",

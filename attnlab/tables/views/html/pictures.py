@@ -14,10 +14,12 @@ from attnlab.tables.views.html.files import RunFolder
 
 PICTURES_PER_CELL = 3
 EARLY = ("ood_scores", "attention", "explanation")  # kinds that come before another seed's attention
+SHARED = ("explanation", "faithfulness")  # kinds that show all that a run was asked for, so that the cells it fills share them
 CAPTIONS = {
     "ood_scores": "Scores of the OOD heads",
     "attention": "Attention",
     "explanation": "Explanations",
+    "faithfulness": "Deletion and insertion",
     "reliability": "Reliability",
     "calibration": "Reliability before and after temperature scaling",
     "consistency": "Consistency of the OOD heads",
@@ -31,13 +33,14 @@ ENCODING = {"quality": 80, "method": 2}
 def choose_pictures(table: Table, folders: Mapping[tuple[str, str], Sequence[RunFolder]]) -> tuple[dict, dict[tuple[str, str], int]]:
     """A few pictures a cell as (caption, file, data URI, width, height), first every cell's first, while the budget lasts.
 
-    And how many each cell has besides.
+    And how many each cell has besides. Those of `shared_pictures` are in none.
     """
+    apart = set(_shared(table, folders))
     wanted, there = {}, {}
     for key in table.cells:
         whole = [one for one in folders[key] if one.run.status == "finished" and one.pictures]
         # one seed's scores and attention show the most; another seed's attention comes next
-        first = [(one, picture) for one in whole[:1] for picture in one.pictures]
+        first = [(one, picture) for one in whole[:1] for picture in one.pictures if picture.path not in apart]
         rest = [(one, picture) for one in whole[1:] for picture in one.pictures if picture.kind == "attention"]
         early = [pair for pair in first if pair[1].kind in EARLY]
         wanted[key] = [*early, *rest[:1], *(pair for pair in first if pair not in early)]
@@ -57,6 +60,30 @@ def choose_pictures(table: Table, folders: Mapping[tuple[str, str], Sequence[Run
                 chosen[key].append((_caption(picture, one.run.seed), path, *cache[path]))
                 spent += len(cache[path][0]) * 3 // 4
     return chosen, {key: there[key] - len(chosen[key]) for key in table.cells}
+
+
+def shared_pictures(table: Table, folders: Mapping[tuple[str, str], Sequence[RunFolder]]) -> list[tuple[str, list[tuple]]]:
+    """Pictures that several cells share, once: the same images under every explainer, say. Columns in words, and pictures as in a cell."""
+    found: dict[tuple[str, ...], list[tuple]] = {}
+    for path, (one, picture, columns) in _shared(table, folders).items():
+        if len(found.get(columns, ())) < PICTURES_PER_CELL and (made := embed(path)):
+            found.setdefault(columns, []).append((_caption(picture, one.run.seed), path, *made))
+    return [(", ".join(columns) if len(columns) < len(table.columns) else "", pictures) for columns, pictures in found.items()]
+
+
+def _shared(table: Table, folders: Mapping[tuple[str, str], Sequence[RunFolder]]) -> dict[Path, tuple[RunFolder, Picture, tuple[str, ...]]]:
+    """Of every cell's first finished seed the pictures of SHARED kinds that another cell has as well, narrow ones first."""
+    cells: dict[Path, list[tuple[str, str]]] = {}
+    of: dict[Path, tuple[RunFolder, Picture]] = {}
+    for key in table.cells:
+        for one in [one for one in folders[key] if one.run.status == "finished" and one.pictures][:1]:
+            for picture in one.pictures:
+                if picture.kind in SHARED:
+                    cells.setdefault(picture.path, []).append(key)
+                    of[picture.path] = one, picture
+    several = [path for path, keys in cells.items() if len(keys) > 1]
+    several.sort(key=lambda path: path.stem != "explanations_of_one")
+    return {path: (*of[path], tuple(dict.fromkeys(column for _, column in cells[path]))) for path in several}
 
 
 def embed(path: Path, width: int = PICTURE_WIDTH) -> tuple[str, int, int] | None:
@@ -103,5 +130,5 @@ def _shrunk(path: Path, width: int) -> tuple[str, int, int] | None:
 
 
 def _caption(picture: Picture, seed: int) -> str:
-    parts = [CAPTIONS.get(picture.kind), picture.subject]
+    parts = [CAPTIONS.get(picture.kind), picture.subject.removeprefix("of ")]
     return f"{' of '.join(filter(None, parts))}, seed {seed}"

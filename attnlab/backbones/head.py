@@ -6,6 +6,8 @@ from typing import Literal
 
 from torch import Tensor, nn
 
+from attnlab.backbones.activation import Chain
+
 Stem = Literal["cifar", "imagenet"]
 
 
@@ -50,7 +52,7 @@ def make_stem(stem: Stem, in_channels: int, out_channels: int, *, norm: bool = T
         parts["relu"] = nn.ReLU()
     if large:
         parts["pool"] = nn.MaxPool2d(3, stride=2, padding=1)
-    return nn.Sequential(parts)
+    return Chain(parts)
 
 
 def init_convolutions(model: nn.Module) -> None:

@@ -36,7 +36,7 @@ def packed(day: Day, *words: str, epochs: int, seed: int) -> dict[str, Any]:
         line += [f"trainer.max_epochs={epochs}", f"trainer.compile={best_mode(day)}"]
     launcher = [] if day.toy else ["hydra/launcher=local", f"hydra.launcher.jobs_per_device={best_number(day)}"]
     records = day.train("-m", *line, *launcher)
-    return {
+    found = {
         record["run_id"]: {
             "overrides": [word for word in record["overrides"] if word.startswith(TOLD)],
             "test/acc": record["metrics"]["test/acc"],
@@ -46,10 +46,17 @@ def packed(day: Day, *words: str, epochs: int, seed: int) -> dict[str, Any]:
         for record in records
         if record["status"] == "finished" and is_of(line, record["overrides"])
     }
+    if not found:
+        raise RuntimeError(f"no record of {' '.join(line)} among {len(records)}")
+    return found
 
 
 def is_of(line: Sequence[str], overrides: Sequence[str]) -> bool:
-    """Whether a run with these overrides is a job of a sweep's line: the same keys, and the values that the line does not sweep."""
+    """Whether a run with these overrides is a job of a sweep's line: the same keys, and the values that the line does not sweep.
+
+    A sweeper writes true as True.
+    """
+    line, overrides = [word.lower() for word in line], [word.lower() for word in overrides]
     swept = {word for word in line if "," in re.sub(r"\[[^\]]*\]", "", word)}
     keys = {word.partition("=")[0] for word in line} | {"logger", "paths.outputs"}
     return set(line) - swept <= set(overrides) and {word.partition("=")[0] for word in overrides} == keys

@@ -173,8 +173,8 @@ def test_what_is_missing_is_said(day, tmp_path: Path, monkeypatch: pytest.Monkey
 
 
 def test_jobs_of_a_sweep_are_told_from_others(day) -> None:
-    line = ["experiment=e", "regularizer=none,cutout,[a,b]", "reads=[x,y]", "seed=0"]
-    job = ["experiment=e", "regularizer=[a,b]", "reads=[x,y]", "seed=0", "logger=none", "paths.outputs=o"]
+    line = ["experiment=e", "data.flip=true", "regularizer=none,cutout,[a,b]", "reads=[x,y]", "seed=0"]
+    job = ["experiment=e", "data.flip=True", "regularizer=[a,b]", "reads=[x,y]", "seed=0", "logger=none", "paths.outputs=o"]
     assert day.maxdropout.is_of(line, job)
     assert not day.maxdropout.is_of(line, [*job, "regularizer.b.eval_mode=paper_code"])
     assert not day.maxdropout.is_of(line, [word.replace("seed=0", "seed=1") for word in job])

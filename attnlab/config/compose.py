@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import functools
 import importlib.util
 import re
 import warnings
@@ -61,17 +60,26 @@ def typed(override: str) -> str:
 def compose(overrides: Sequence[str] = (), *, config_name: str = "train") -> Plan:
     """The checked plan of a list of overrides, without running anything: `compose(["model=resnet18", "seed=1"]).run_id`."""
     import hydra
-    from hydra.core.global_hydra import GlobalHydra
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException
 
-    GlobalHydra.instance().clear()
     try:
-        with hydra.initialize_config_dir(str(config_dir().resolve()), **hydra_version()), plain_folders(overrides):
+        with composing(overrides):
             cfg = hydra.compose(config_name, overrides=loosen(overrides), return_hydra_config=True)
             return check(without_hydra(cfg), choices=cfg.hydra.runtime.choices, overrides=overrides)
     except (HydraException, OmegaConfBaseException) as error:
         raise ConfigError(explain(error)) from error
+
+
+@contextlib.contextmanager
+def composing(words: Iterable[str]) -> Iterator[None]:
+    """Hydra set up for our configs, and for the folders that overrides name."""
+    import hydra
+    from hydra.core.global_hydra import GlobalHydra
+
+    GlobalHydra.instance().clear()
+    with hydra.initialize_config_dir(str(config_dir().resolve()), **hydra_version()), plain_folders(words):
+        yield
 
 
 def without_hydra(cfg: Any) -> Any:
@@ -131,33 +139,3 @@ def explain(error: BaseException) -> str:
 
 def _top_level() -> list[str]:
     return [*GROUPS, *LAYERS, *(field.name for field in dataclasses.fields(Options))]
-
-
-def compose_cells(cells: Sequence[Sequence[str]], seeds: Sequence[int]) -> list[list[Plan]]:
-    """The plans of every cell's overrides under every seed; each is what `attnlab.config.compose.compose([*cell, f"seed={seed}"])` gives.
-
-    Hydra composes once a cell (its slow part); the seed is then put into the config before it is resolved and checked.
-    """
-    import hydra
-    from hydra.core.global_hydra import GlobalHydra
-    from hydra.errors import HydraException
-    from omegaconf.errors import OmegaConfBaseException
-
-    @functools.cache  # of columns that one override has made alike
-    def plans(overrides: tuple[str, ...]) -> list[Plan]:
-        try:
-            cfg = hydra.compose("train", overrides=loosen(overrides), return_hydra_config=True)
-        except (HydraException, OmegaConfBaseException) as error:
-            raise ConfigError(explain(error)) from error
-        job, found = without_hydra(cfg), []
-        for seed in seeds:
-            job.seed = seed
-            found.append(check(job, choices=cfg.hydra.runtime.choices, overrides=[*overrides, f"seed={seed}"]))
-        return found
-
-    GlobalHydra.instance().clear()
-    with (
-        hydra.initialize_config_dir(str(config_dir().resolve()), **hydra_version()),
-        plain_folders({word for cell in cells for word in cell}),
-    ):
-        return [plans(tuple(cell)) for cell in cells]

@@ -96,10 +96,11 @@ class Day:
             raise
         if process.returncode:
             raise RuntimeError(f"{module} {' '.join(words)} ended with {process.returncode}: {last_line(self.out / 'log.txt')}")
+        from attnlab.config.result import read_result
+
         if "-m" not in words:
-            record = json.loads(Path(text.splitlines()[-1]).read_text())
-            return [record | {"wall_seconds": time.time() - before}]
-        return [json.loads(path.read_text()) for path in sorted(outputs.glob("runs/*/result.json"))]
+            return [{**read_result(Path(text.splitlines()[-1]).parent).result, "wall_seconds": time.time() - before}]
+        return [dict(read_result(path.parent).result) for path in sorted(outputs.glob("runs/*/result.json"))]
 
     def start(self, *words: str, outputs: Path, module: str = "attnlab.train") -> subprocess.Popen[str]:
         command = [sys.executable, "-m", module, *words, "logger=none", f"paths.outputs={outputs}"]

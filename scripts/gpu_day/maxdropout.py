@@ -44,7 +44,7 @@ def packed(day: Day, *words: str, epochs: int, seed: int) -> dict[str, Any]:
             "images_per_second": record["images_per_second"],
         }
         for record in records
-        if record["status"] == "finished" and is_of(line, record["overrides"])
+        if record.get("status") == "finished" and is_of(line, record["overrides"])
     }
     if not found:
         raise RuntimeError(f"no record of {' '.join(line)} among {len(records)}")

@@ -6,6 +6,7 @@ from typing import Any, Literal, get_args
 
 from torch import Tensor, nn
 
+from attnlab.backbones.activation import Chain
 from attnlab.backbones.fixed_edges import FixedEdges
 
 Stem = Literal["cifar", "imagenet"]
@@ -57,7 +58,7 @@ def make_stem(stem: EdgeStem, in_channels: int, out_channels: int, *, norm: bool
         parts["relu"] = nn.ReLU()
     if large:
         parts["pool"] = nn.MaxPool2d(3, stride=2, padding=1)
-    return nn.Sequential(parts)
+    return Chain(parts)
 
 
 def init_convolutions(model: nn.Module) -> None:

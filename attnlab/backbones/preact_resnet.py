@@ -5,6 +5,7 @@ from collections import OrderedDict
 
 from torch import Tensor, nn
 
+from attnlab.backbones.activation import activate
 from attnlab.backbones.head import Backbone, Stem, check_images, check_sizes, global_pool, init_convolutions, make_stem
 from attnlab.backbones.resnet import conv1x1, conv3x3
 from attnlab.backbones.wide_resnet import PreActivationBlock
@@ -31,9 +32,9 @@ class PreActivationBottleneck(nn.Module):
         self.downsample = None if same else nn.Sequential(OrderedDict(conv=conv1x1(in_channels, out_channels, stride)))
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
-        o_BCHW = self.relu1(self.bn1(x_BCHW))
-        y_BCHW = self.conv2(self.relu2(self.bn2(self.conv1(o_BCHW))))
-        y_BCHW = self.conv3(self.relu3(self.bn3(y_BCHW)))
+        o_BCHW = activate(self.relu1, self.bn1(x_BCHW), self.bn1)
+        y_BCHW = self.conv2(activate(self.relu2, self.bn2(self.conv1(o_BCHW)), self.bn2))
+        y_BCHW = self.conv3(activate(self.relu3, self.bn3(y_BCHW), self.bn3))
         return y_BCHW + (x_BCHW if self.downsample is None else self.downsample(o_BCHW))
 
 

@@ -5,6 +5,7 @@ from collections import OrderedDict
 
 from torch import Tensor, nn
 
+from attnlab.backbones.activation import activate
 from attnlab.backbones.head import Backbone, EdgeStem, check_images, check_sizes, global_pool, init_convolutions, make_stem
 
 
@@ -39,9 +40,9 @@ class BasicBlock(nn.Module):
         self.relu2 = nn.ReLU()
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
-        y_BCHW = self.relu1(self.bn1(self.conv1(x_BCHW)))
+        y_BCHW = activate(self.relu1, self.bn1(self.conv1(x_BCHW)), self.bn1)
         y_BCHW = self.bn2(self.conv2(y_BCHW))
-        return self.relu2(y_BCHW + (x_BCHW if self.downsample is None else self.downsample(x_BCHW)))
+        return activate(self.relu2, y_BCHW + (x_BCHW if self.downsample is None else self.downsample(x_BCHW)))
 
 
 class Bottleneck(nn.Module):
@@ -63,10 +64,10 @@ class Bottleneck(nn.Module):
         self.relu3 = nn.ReLU()
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
-        y_BCHW = self.relu1(self.bn1(self.conv1(x_BCHW)))
-        y_BCHW = self.relu2(self.bn2(self.conv2(y_BCHW)))
+        y_BCHW = activate(self.relu1, self.bn1(self.conv1(x_BCHW)), self.bn1)
+        y_BCHW = activate(self.relu2, self.bn2(self.conv2(y_BCHW)), self.bn2)
         y_BCHW = self.bn3(self.conv3(y_BCHW))
-        return self.relu3(y_BCHW + (x_BCHW if self.downsample is None else self.downsample(x_BCHW)))
+        return activate(self.relu3, y_BCHW + (x_BCHW if self.downsample is None else self.downsample(x_BCHW)))
 
 
 class ResNet(Backbone):

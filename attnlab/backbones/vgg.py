@@ -5,6 +5,7 @@ from collections import OrderedDict
 
 from torch import Tensor, nn
 
+from attnlab.backbones.activation import Chain
 from attnlab.backbones.head import Backbone, Stem, check_images, check_sizes, global_pool, init_convolutions, make_stem
 
 
@@ -20,7 +21,7 @@ def stage(in_channels: int, widths: list[int], *, drops: list[float] | None = No
         in_channels = width
     if pool:
         parts["pool"] = max_pool()
-    return nn.Sequential(parts)
+    return Chain(parts)
 
 
 def max_pool(size: int = 2) -> nn.MaxPool2d:

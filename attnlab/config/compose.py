@@ -1,9 +1,9 @@
 """Compose: from a list of overrides to a checked Plan through Hydra, and Hydra's errors in one line each."""
 
+import contextlib
 import dataclasses
-import functools
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from attnlab.config.checks import check
@@ -64,9 +64,7 @@ def typed(override: str) -> str:
 def words_alone(hydra: Any, overrides: Iterable[str]) -> list[str]:
     """The words of a command that is one run: its overrides, and what of the command of a whole sweep (`hydra`: its config's own part) it
     needs to find the same configs."""
-    folders = [
-        word for source in hydra.runtime.config_sources if source.provider == "command-line" for word in ("--config-dir", source.path)
-    ]
+    folders = [source.path for source in hydra.runtime.config_sources if source.provider == "command-line"]
     searched = [text for text in hydra.overrides.hydra if text.lstrip("+").startswith("hydra.searchpath=")]
     return ["--config-name", hydra.job.config_name, *(word for path in folders for word in ("--config-dir", path)), *searched, *overrides]
 
@@ -74,19 +72,28 @@ def words_alone(hydra: Any, overrides: Iterable[str]) -> list[str]:
 def compose(overrides: Sequence[str] = (), *, config_name: str = "train") -> Plan:
     """The checked plan of a list of overrides, without running anything: `compose(["model=resnet18", "seed=1"]).run_id`."""
     import hydra
-    from hydra.core.global_hydra import GlobalHydra
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException
 
-    from attnlab.config.sources import checked_sources
-
-    GlobalHydra.instance().clear()
     try:
-        with checked_sources(), hydra.initialize_config_dir(str(config_dir().resolve()), **hydra_version()):
+        with composing():
             cfg = hydra.compose(config_name, overrides=loosen(overrides), return_hydra_config=True)
             return check(without_hydra(cfg), choices=cfg.hydra.runtime.choices, overrides=overrides)
     except (HydraException, OmegaConfBaseException) as error:
         raise ConfigError(explain(error)) from error
+
+
+@contextlib.contextmanager
+def composing() -> Iterator[None]:
+    """Hydra set up for our configs and, with no rights, for those of the folders that overrides name."""
+    import hydra
+    from hydra.core.global_hydra import GlobalHydra
+
+    from attnlab.config.sources import checked_sources
+
+    GlobalHydra.instance().clear()
+    with checked_sources(), hydra.initialize_config_dir(str(config_dir().resolve()), **hydra_version()):
+        yield
 
 
 def without_hydra(cfg: Any) -> Any:
@@ -136,32 +143,3 @@ def explain(error: BaseException) -> str:
 
 def _top_level() -> list[str]:
     return [*GROUPS, *LAYERS, *(field.name for field in dataclasses.fields(Options))]
-
-
-def compose_cells(cells: Sequence[Sequence[str]], seeds: Sequence[int]) -> list[list[Plan]]:
-    """The plans of every cell's overrides under every seed; each is what `attnlab.config.compose.compose([*cell, f"seed={seed}"])` gives.
-
-    Hydra composes once a cell (its slow part); the seed is then put into the config before it is resolved and checked.
-    """
-    import hydra
-    from hydra.core.global_hydra import GlobalHydra
-    from hydra.errors import HydraException
-    from omegaconf.errors import OmegaConfBaseException
-
-    from attnlab.config.sources import checked_sources
-
-    @functools.cache  # of columns that one override has made alike
-    def plans(overrides: tuple[str, ...]) -> list[Plan]:
-        try:
-            cfg = hydra.compose("train", overrides=loosen(overrides), return_hydra_config=True)
-        except (HydraException, OmegaConfBaseException) as error:
-            raise ConfigError(explain(error)) from error
-        job, found = without_hydra(cfg), []
-        for seed in seeds:
-            job.seed = seed
-            found.append(check(job, choices=cfg.hydra.runtime.choices, overrides=[*overrides, f"seed={seed}"]))
-        return found
-
-    GlobalHydra.instance().clear()
-    with checked_sources(), hydra.initialize_config_dir(str(config_dir().resolve()), **hydra_version()):
-        return [plans(tuple(cell)) for cell in cells]

@@ -1,5 +1,6 @@
 """Signatures: a config node held against the parameters of its target: unknown keys, missing ones, wrong types, defaults."""
 
+import functools
 import inspect
 import math
 import types
@@ -22,13 +23,13 @@ GIVEN = (
 
 def parameters(target: Any) -> dict[str, inspect.Parameter]:
     """The parameters a config may set: the target's own, without those that the framework gives."""
-    found = inspect.signature(target).parameters
+    found = _signature(target).parameters
     return {name: parameter for name, parameter in found.items() if name not in GIVEN and name != "self"}
 
 
 def accepts_any(target: Any) -> bool:
     """Whether a target takes keyword arguments of any name."""
-    return any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in inspect.signature(target).parameters.values())
+    return any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in _signature(target).parameters.values())
 
 
 def complete(node: Any, *, allow: Sequence[str] = (), where: str = "") -> tuple[Any, Any]:
@@ -161,6 +162,12 @@ def describe(hint: Any) -> str:
     return words.get(hint, getattr(hint, "__name__", str(hint)))
 
 
+@functools.cache
+def _signature(target: Any) -> inspect.Signature:
+    return inspect.signature(target)
+
+
+@functools.cache
 def _hints(target: Any) -> dict[str, Any]:
     try:
         return typing.get_type_hints(target.__init__ if inspect.isclass(target) else target)

@@ -15,7 +15,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from attnlab.config.compose import compose_cells
+from attnlab.config.cells import compose_cells
 from attnlab.config.plan import Plan
 from attnlab.config.targets import config_dir
 from attnlab.records.provenance import versions

@@ -30,7 +30,8 @@ class Learner(pl.LightningModule):
 
     Every epoch's randomness is a function of (seed, epoch, rank), so a run continued at an epoch is the run that was never stopped.
     `history` has one row an epoch: `train/loss`, `train/loss/<term>`, `train/<placed module>/<statistic>`, `train/acc`, `val/...`,
-    `lr`, `seconds`, `images_per_second`. `train/acc` is of labelled images; `train/labelled`, their share, where an algorithm takes others.
+    `lr`, `seconds`, `images_per_second`. `train/acc` is of labelled images, by their own label where labels
+    are mixed; `train/labelled`, their share, where an algorithm takes others.
     """
 
     def __init__(

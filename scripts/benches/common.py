@@ -17,7 +17,10 @@ Table = list[list[str]]
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
+    """quick: fewer rounds. toy: networks so narrow that a figure means nothing, to see that a bench works."""
+
     quick: bool = False
+    toy: bool = False
     device: str = "auto"
     data: Path | None = None
     compiled: bool = False

@@ -23,12 +23,12 @@ FIRST = ("attention=rect", "attention=position", "regularizer=maxdropout", "loss
 class Step:
     """`seconds()`: one training step of attnlab's Learner on a ready batch, without Lightning around it."""
 
-    def __init__(self, choice: str | None, batch: Any, settings: Any, times: int) -> None:
+    def __init__(self, choice: str | None, batch: Any, settings: Any, times: int, *, width: int = 64) -> None:
         from attnlab.config.compose import compose
         from attnlab.pipeline.factory import make_learner
         from attnlab.training.epoch import Batch, EpochSums
 
-        words = ["data=digits", "data.size=32", "model=resnet18", "model.bottleneck=30", "logger=none"]
+        words = ["data=digits", "data.size=32", "model=resnet18", "model.bottleneck=30", f"model.width={width}", "logger=none"]
         plan = compose([*words, *([choice] if choice else [])])
         self.learner = make_learner(plan, Shape(), settings).to(settings.device)
         self.learner.steps_per_epoch = 1000
@@ -87,23 +87,28 @@ def _measure(options: Options, *, gpu: bool) -> tuple[dict[str, Any], Table]:
             if mode != "off" and not gpu and choice not in FIRST:
                 column.append("")
                 continue
-            ratios: list[float] = []
-            for turn in range(2 if options.quick else 4):  # fresh networks each time: where they happen to lie in memory matters too
-                batch = next(iter(resident(4 * size, SHAPE, batch_size=size, device=settings.device, pad=4, flip=True)))
-                ratios += _ratios(choice, batch, settings, times, rounds=5 if options.quick else 8, reverse=turn % 2 == 1)
-            added = statistics.median(ratios) - 1
-            quarters = statistics.quantiles(ratios, n=4)
-            found.setdefault(choice, {})[mode] = {"added": added, "quartiles": [quarters[0] - 1, quarters[2] - 1], "pairs": len(ratios)}
-            column.append(f"{100 * added:+.1f} %")
+            found.setdefault(choice, {})[mode] = row = one(options, choice, settings, size=size, times=times)
+            column.append(f"{100 * row['added']:+.1f} %")
         columns.append(column)
     return found, [list(row) for row in zip(*columns)]
 
 
-def _ratios(choice: str, batch: Any, settings: Any, times: int, *, rounds: int, reverse: bool) -> list[float]:
+def one(options: Options, choice: str, settings: Any, *, size: int, times: int) -> dict[str, Any]:
+    """What one component adds, as a share of the step without it."""
+    ratios: list[float] = []
+    for turn in range(2 if options.quick else 4):  # fresh networks each time: where they happen to lie in memory matters too
+        batch = next(iter(resident(4 * size, SHAPE, batch_size=size, device=settings.device, pad=4, flip=True)))
+        rounds, width = 5 if options.quick else 8, 4 if options.toy else 64
+        ratios += _ratios(choice, batch, settings, times, rounds=rounds, reverse=turn % 2 == 1, width=width)
+    quarters = statistics.quantiles(ratios, n=4)
+    return {"added": statistics.median(ratios) - 1, "quartiles": [quarters[0] - 1, quarters[2] - 1], "pairs": len(ratios)}
+
+
+def _ratios(choice: str, batch: Any, settings: Any, times: int, *, rounds: int, reverse: bool, width: int) -> list[float]:
     """Seconds of a step with the component over those of the step without it that was made next to it."""
     torch.manual_seed(0)
     order = (choice, None) if reverse else (None, choice)
-    steps = {name: Step(name, batch, settings, times) for name in order}
+    steps = {name: Step(name, batch, settings, times, width=width) for name in order}
     found = []
     for turn in range(2 + rounds):
         seconds = {name: steps[name].seconds() for name in (order if turn % 2 else order[::-1])}

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from attnlab import runs, table
-from attnlab.config.compose import compose_cells
+from attnlab.config.cells import compose_cells
 from attnlab.records.index import Records
 from attnlab.tables import cache as table_cache
 from attnlab.tables import plan_cache as table_plans

@@ -20,7 +20,8 @@ import pytest
 import yaml
 
 from attnlab import table as command
-from attnlab.config.compose import compose, compose_cells
+from attnlab.config.cells import compose_cells
+from attnlab.config.compose import compose
 from attnlab.config.targets import ConfigError
 from attnlab.records.index import Records
 from attnlab.tables.fill import fill

@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 import torch
 
-from attnlab.config.compose import compose, compose_cells
+from attnlab.config.cells import compose_cells
+from attnlab.config.compose import compose
 from attnlab.config.targets import ConfigError
 from attnlab.evaluate import evaluate, plan_of
 from attnlab.evaluation.scores import load_scores

@@ -85,8 +85,10 @@ def make_learner(
     for name, callback in own.items():
         if trains and (missing := [split for split in getattr(callback, "needs", ()) if not data.has(split)]):
             raise ConfigError(f"callback={name} needs {missing[0]} images, and there are none; set data.{missing[0]}=0.1 to hold some out")
-    algorithm = make(full["algorithm"], offers, allow=allow, where="algorithm")
-    keep_places(network, {"loss": loss, "algorithm": algorithm, **terms, **own})
+    images = functools.partial(data.eval_loader, "train")
+    algorithm = make(full["algorithm"], offers | pair | {"train_images": images}, allow=allow, where="algorithm")
+    for one in (network, *getattr(algorithm, "peers", ())):
+        keep_places(one, {"loss": loss, "algorithm": algorithm, **terms, **own})
     if teacher:
         follow(teacher, distillation, data, alone=not {"teacher"} & {*asked(loss, skip=2), *getattr(algorithm, "asks", ())})
     learner = Learner(

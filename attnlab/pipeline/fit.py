@@ -1,6 +1,7 @@
 """Fit: a learner through its epochs, in this process or, with trainer=ddp, in several."""
 
 import contextlib
+import logging
 import os
 import sys
 from collections.abc import Iterator
@@ -22,6 +23,8 @@ from attnlab.training.settings import Settings
 if TYPE_CHECKING:
     from attnlab.training.learner import Learner
 
+log = logging.getLogger("attnlab")
+
 
 def fit(learner: "Learner", data: ImageData, settings: Settings, *, plan: Plan, path: Path, resume: bool) -> None:
     """Train to the end, leaving `path` after epochs; from `path` on where `resume`."""
@@ -33,7 +36,12 @@ def fit(learner: "Learner", data: ImageData, settings: Settings, *, plan: Plan, 
         raise ConfigError(f"data.batch_size={data.batch_size} leaves no whole batch of training images a process; lower it")
     learner.steps_per_epoch = len(loader)
     loader.with_index = "index" in learner.asks
-    if settings.compile_mode:
+    if settings.compile_mode and getattr(learner.algorithm, "eager", False):
+        what = f"algorithm {type(learner.algorithm).__name__} takes gradients within its terms, which torch.compile cannot trace"
+        if settings.compile != "auto":
+            raise ConfigError(f"trainer.compile={settings.compile}: {what}; use compile=auto or off")
+        log.info("training without torch.compile: %s", what)
+    elif settings.compile_mode:
         # warm for the next run of a sweep, whatever process it is in
         os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str((Path(plan.full["paths"]["outputs"]) / ".compiled").absolute()))
         learner.compile_objective(mode=settings.compile_mode)

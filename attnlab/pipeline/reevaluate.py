@@ -13,7 +13,7 @@ from attnlab.config.groups import having
 from attnlab.config.plan import Plan, outputs
 from attnlab.config.targets import ConfigError
 from attnlab.data.base import ImageData
-from attnlab.evaluation.ensemble import Ensemble, Renormalised
+from attnlab.ensemble import Ensemble, Renormalised
 from attnlab.evaluation.runner import ResultWriter, run_evaluators
 from attnlab.evaluation.scores import FILE, load_scores, origin_of
 from attnlab.evaluation.trained import Trained

@@ -12,7 +12,7 @@ from scipy.special import softmax
 from torch import nn
 
 from attnlab.evaluate import evaluate, plan_of
-from attnlab.evaluation.ensemble import Ensemble, Renormalised
+from attnlab.ensemble import Ensemble, Renormalised
 from attnlab.network import Output
 from attnlab.records.record import Record
 from tests.commands import command

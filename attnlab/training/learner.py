@@ -249,6 +249,8 @@ class Learner(pl.LightningModule):
         sums = self.trainer.strategy.reduce(torch.cat([totals.sums, totals.correct[None]]), reduce_op="sum")
         values = sums.tolist()  # the one host read of an epoch
         row = totals.row(values, epoch=self.current_epoch, count=self.steps_per_epoch * world, world_size=world, rate=self.rate)
+        if hasattr(self.algorithm, "on_epoch_end"):
+            self.algorithm.on_epoch_end(self, row)
         self.callbacks.call("on_epoch_end", self, row)
 
     @property

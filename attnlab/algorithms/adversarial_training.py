@@ -29,7 +29,7 @@ class AdversarialTraining(Supervised):
         clean: in [0, 1], the share of each batch, its first images, that stays as it is. The paper: 0.
 
     Raises ValueError: a value out of range; ConfigError with components that rewrite labels, which the attack would not know.
-    Differs from the paper's code in: the attack sees the network in eval mode and in fp32, so its passes leave batch norm's statistics alone.
+    Differs from the paper's code in: the attack sees the network in eval mode and in fp32: batch norm's statistics are of the step alone.
     """
 
     eager = True

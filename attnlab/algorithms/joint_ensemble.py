@@ -1,7 +1,7 @@
 """Joint ensemble: several networks trained at once on the same batches.   Legend: M members, B batch, K classes, D input values."""
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from torch import Tensor, nn
@@ -38,8 +38,8 @@ class JointEnsemble(Supervised):
         packed: run all members as one, their weights stacked (`torch.func`). Numbers are those of the loop up to rounding. On a CPU it is
             slower (docs/speed.md), so it is off unless asked for. Needs networks in which nothing is placed.
 
-    Raises ConfigError: fewer than 2 members; a loss or term with a state of its own, which the members would share; a callback that knows of
-    one network only (`single`); forde with components that rewrite labels; packed with placed components.
+    Raises ConfigError: fewer than 2 members; a loss or term with a state of its own, which the members would share; a callback that knows
+    of one network only (`single`); forde with components that rewrite labels; packed with placed components.
     Differs from the authors' code in: the principal axes are of channel-first images; variances of all training images, in eval order.
     """
 

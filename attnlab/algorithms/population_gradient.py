@@ -13,8 +13,8 @@ if TYPE_CHECKING:
 
 
 class PopulationGradient(Supervised):
-    """Our reading of Sakai et al., "Population gradients improve performance across data-sets and architectures" (arXiv 2010.12260), of which
-    we know the abstract: the gradient is estimated from a population of networks around the weights.
+    """Our reading of Sakai et al., "Population gradients improve performance across data-sets and architectures" (arXiv 2010.12260), of
+    which we know the abstract: the gradient is estimated from a population of networks around the weights.
 
         g = 1/P sum_p grad L(w + sigma rms(w) e_p),   e_p ~ N(0, I) for each weight tensor, rms(w) its own;   the optimizer steps w by g
 

@@ -24,8 +24,9 @@ class Supervised:
 
     `peers`: networks, from the constructor's offer `make_peer`, that it trains beside the learner's; see `learner.output(x, y, peer)`.
 
-    `state_dict` and `load_state_dict`, where an algorithm has them, go into the checkpoint; `on_epoch_end(learner, row)` is as a callback's. `asks`: names of offers beside the loss's
-    (`index`, `progress`), see `attnlab.config.asking`. `eager = True`: its terms take gradients themselves, which torch.compile cannot trace.
+    `state_dict` and `load_state_dict`, where an algorithm has them, go into the checkpoint; `on_epoch_end(learner, row)` is as a
+    callback's. `asks`: names of offers beside the loss's (`index`, `progress`), see `attnlab.config.asking`. `eager = True`: its terms
+    take gradients themselves, which torch.compile cannot trace.
     """
 
     num_passes = 1

@@ -31,8 +31,8 @@ class MagnitudePruning:
             the weights go on as they are (with `schedule=cycles` this is learning rate rewinding).
         at: globs over the backbone's convolutions and linear layers. Biases and norms are left alone, as in the papers.
 
-    Raises ValueError: out of range; fewer than two rounds; a glob that names no layer. Our reading of AccIMP in: the rewinding point and the
-    schedule of shortened rounds, which the abstract leaves open. Logged: `weights/kept`, a share.
+    Raises ValueError: out of range; fewer than two rounds; a glob that names no layer. Our reading of AccIMP in: the rewinding point and
+    the schedule of shortened rounds, which the abstract leaves open. Logged: `weights/kept`, a share.
     """
 
     every = 1
@@ -55,7 +55,9 @@ class MagnitudePruning:
         self.at = [at] if isinstance(at, str) else list(at)
 
     def on_fit_start(self, learner: "Learner") -> None:
-        layers = {name: one for name, one in learner.network.backbone.named_modules() if isinstance(one, nn.Linear | nn.modules.conv._ConvNd)}
+        layers = {
+            name: one for name, one in learner.network.backbone.named_modules() if isinstance(one, nn.Linear | nn.modules.conv._ConvNd)
+        }
         for pattern in self.at:
             if not matches(pattern, list(layers)):
                 raise ValueError(f"callback magnitude_pruning.at: no layer matches {pattern!r}; {nearest(pattern, layers)}")

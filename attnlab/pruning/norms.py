@@ -17,9 +17,7 @@ class NormMasks:
     """
 
     def __init__(self, backbone: nn.Module, at: Sequence[str], *, where: str) -> None:
-        known = {
-            name: one for name, one in backbone.named_modules() if isinstance(one, nn.modules.batchnorm._BatchNorm) and one.affine
-        }
+        known = {name: one for name, one in backbone.named_modules() if isinstance(one, nn.modules.batchnorm._BatchNorm) and one.affine}
         for pattern in at:
             if not matches(pattern, list(known)):
                 raise ValueError(f"{where}.at: no batch norm matches {pattern!r}; {nearest(pattern, known)}")

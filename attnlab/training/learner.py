@@ -137,9 +137,7 @@ class Learner(pl.LightningModule):
 
     forward = output
 
-    def terms(
-        self, out: Output, batch: Batch, teacher: Output | None = None, network: nn.Module | None = None
-    ) -> dict[str, Tensor]:
+    def terms(self, out: Output, batch: Batch, teacher: Output | None = None, network: nn.Module | None = None) -> dict[str, Tensor]:
         """Every named term of the loss of what the network (or a peer) said of a batch."""
         network = self.network if network is None else network
         offers = {"x": batch.x, "index": batch.index, "progress": self.progress, "teacher": teacher, "network": network}

@@ -11,8 +11,8 @@ import torch
 from scipy.special import softmax
 from torch import nn
 
-from attnlab.evaluate import evaluate, plan_of
 from attnlab.ensemble import Ensemble, Renormalised
+from attnlab.evaluate import evaluate, plan_of
 from attnlab.network import Output
 from attnlab.records.record import Record
 from tests.commands import command

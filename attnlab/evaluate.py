@@ -143,9 +143,8 @@ def main() -> None:
         overrides = [word for word in words if not word.startswith(("run=", "join="))]
         joins = [word.removeprefix("join=") for word in words if word.startswith("join=")]
         roots = [word.partition("=")[2] for word in overrides if key_of(word) == "paths.outputs"]
-        path = evaluate(
-            [folder_of(run, Path(roots[-1] if roots else "outputs")) for run in runs], overrides, join=joins[-1] if joins else JOINS[0]
-        )
+        folders = [folder_of(run, Path(roots[-1] if roots else "outputs")) for run in runs]
+        path = evaluate(folders, overrides, join=joins[-1] if joins else JOINS[0])
     print(path, flush=True)
 
 

@@ -16,13 +16,13 @@ if TYPE_CHECKING:
 
 
 class MCDropout:
-    """Monte Carlo dropout (Gal and Ghahramani, arXiv 1506.02142): what is tested is the mean probability of `passes` passes, in each of which
-    the network's dropout goes on. Training does not see it. Each pass is a member of the Output, so aleatoric and mutual_information work.
+    """Monte Carlo dropout (Gal and Ghahramani, arXiv 1506.02142): what is tested is the mean probability of `passes` passes, in each of
+    which the network's dropout goes on. Training does not see it. Each pass is a member of the Output, so aleatoric and mutual_information work.
 
     Args:
         passes: >= 1.
-        at: globs over all modules of the network, placed ones included; those in training mode during the passes. Default: PyTorch's dropout
-            layers wherever they are. A component of another kind that drops (dropblock, maxdropout) is named: `placed.dropblock@layer3`.
+        at: globs over all modules of the network, placed ones included; those in training mode during the passes. Default: PyTorch's
+            dropout layers wherever they are. A component of another kind that drops is named: `placed.dropblock@layer3`.
 
     Raises ValueError: passes below 1; a glob that matches nothing; no dropout in the network. Draws follow the evaluator's seed.
     """

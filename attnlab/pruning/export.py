@@ -18,7 +18,7 @@ def export(network: "Network", images: Tensor, *, tolerance: float = 1e-5) -> "N
 
     A channel goes where everything that makes it is 0: the weight and bias of its batch norm, or of its convolution or Linear where no
     batch norm follows; of channels that are added (a residual trunk), in all of the layers that add. Which layers hang together is what
-    torch-pruning's dependency graph says (Fang et al., "DepGraph", arXiv 2301.12900; the extra `prune`). A layer keeps one channel at least.
+    torch-pruning's dependency graph says (Fang et al., arXiv 2301.12900; the extra `prune`). A layer keeps one channel at least.
 
     Args:
         images: a few of them, normalised, on the network's device: the graph is traced with them, and on them both networks must agree.

@@ -38,7 +38,7 @@ def test_state_and_mistakes() -> None:
     small_learner(callbacks={"slimming": callback})
     callback.load_state_dict({"1": torch.tensor([0.0, 1] * 4)})
     assert callback.state_dict()["1"].tolist() == [0.0, 1] * 4
-    with pytest.raises(ValueError, match="callback slimming.at: no batch norm matches 'bn7'"):
+    with pytest.raises(ValueError, match=r"callback slimming\.at: no batch norm matches 'bn7'"):
         small_learner(callbacks={"slimming": Slimming(at=["bn7"])})
     with pytest.raises(ValueError, match="rate in"):
         Slimming(rate=1.0)

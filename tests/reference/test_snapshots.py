@@ -65,7 +65,6 @@ def test_mc_dropout_is_the_mean_over_passes_that_drop() -> None:
 
 
 def test_the_members_of_a_run(run) -> None:
-    found = run(
-        "callback=[snapshots]", "callback.snapshots.lengths=[1,1]", "schedule=cycles", "schedule.lengths=[1,1]", "ood=[mutual_information]"
-    )
+    words = ["callback=[snapshots]", "callback.snapshots.lengths=[1,1]", "schedule=cycles", "schedule.lengths=[1,1]"]
+    found = run(*words, "ood=[mutual_information]")
     assert 0 < found["metrics"]["ood/mutual_information/photos/auroc"] < 1

@@ -18,7 +18,7 @@ ORDER = (
     "terminal metrics",
     "records placement data",
     "network ensemble",
-    "attention backbones convolutions distillation explainers heads losses ood pruning regularizers",  # a method a file
+    "attention backbones convolutions distillation explainers heads initialisation losses ood pruning regularizers",  # a method a file
     "training algorithms callbacks",
     "figures",
     "evaluation",

@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 
 class MCDropout:
     """Monte Carlo dropout (Gal and Ghahramani, arXiv 1506.02142): what is tested is the mean probability of `passes` passes, in each of
-    which the network's dropout goes on. Training does not see it. Each pass is a member of the Output, so aleatoric and mutual_information work.
+    which the network's dropout goes on. Training does not see it. Each pass is a member of the Output, so aleatoric and
+    mutual_information work.
 
     Args:
         passes: >= 1.

@@ -27,7 +27,8 @@ def oskd(logits_BK: Tensor, target_B: Tensor, *, neighbours: int) -> Tensor:
 
 class OSKD(nn.Module):
     """Our reading of Tzelepi, Passalis and Tefas, "Efficient online subclass knowledge distillation for image classification" (ICPR 2020):
-    a network teaches itself. Within a class, images that lie close to each other form a subclass, and an image's output is drawn to its own.
+    a network teaches itself. Within a class, images that lie close to each other form a subclass, and an image's output is drawn to its
+    own.
 
         L = L(labels) + weight mean_b |z_b - mean of its nearest neighbours' z|^2        the term `oskd`, see `oskd`
 

@@ -2,6 +2,7 @@
 
 import statistics
 import time
+from dataclasses import replace
 from typing import Literal
 
 import torch
@@ -9,38 +10,44 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from attnlab.evaluation.trained import TEST, Trained
+from attnlab.metrics import accuracy
 from attnlab.pruning.export import export
+from attnlab.pruning.tucker import decomposed
 
 
 class Cost:
     """`cost/parameters`, `cost/zeros` (share of weights of convolutions and Linears that are 0), `cost/multiply_adds` (of convolutions and
     matrix products, one image), `cost/latency_ms` (one batch, median of `repeats` passes), all of the network as it is tested.
 
-    With `export=channels` the same under `cost/exported/...` of `attnlab.pruning.export`'s network, and `cost/exported/gap`, the largest
-    difference of a logit.
+    With `export` the same under `cost/exported/...` of a smaller network, with the largest difference of a logit on a batch,
+    `cost/exported/gap`, and `cost/exported/acc` on the test images.
 
     Args:
         batch: images of the batch whose latency is measured. repeats: >= 1, after two passes to warm up.
-        export: none, or channels: the network without its empty channels.
+        export: none; channels: the network without its empty channels, `attnlab.pruning.export`; tucker: every convolution as a Tucker-2
+            of the ranks that hold `energy`, `attnlab.pruning.tucker`, which is an approximation.
 
     Raises ValueError: out of range, or as `export`. A latency is of the machine and its load: the only metric here that no seed repeats.
     """
 
-    def __init__(self, *, batch: int = 1, repeats: int = 20, export: Literal["none", "channels"] = "none") -> None:
+    def __init__(
+        self, *, batch: int = 1, repeats: int = 20, export: Literal["none", "channels", "tucker"] = "none", energy: float = 0.99
+    ) -> None:
         if batch < 1 or repeats < 1:
             raise ValueError(f"batch and repeats must be at least 1, got {batch} and {repeats}")
-        self.batch, self.repeats, self.export = batch, repeats, export
+        self.batch, self.repeats, self.export, self.energy = batch, repeats, export, energy
 
     def run(self, trained: Trained) -> dict[str, float]:
         x, *_ = next(iter(trained.loader(TEST)))
         found = self.of(trained.network, x)
         metrics = {f"cost/{name}": value for name, value in found.items()}
-        if self.export == "channels":
-            smaller = export(trained.network, x)
+        if self.export != "none":
+            smaller = export(trained.network, x) if self.export == "channels" else decomposed(trained.network, energy=self.energy)
             with torch.no_grad():
                 gap = (smaller(x).logits - trained.network(x).logits).abs().max()
             metrics |= {f"cost/exported/{name}": value for name, value in self.of(smaller, x).items() if name != "zeros"}
-            metrics["cost/exported/gap"] = float(gap)
+            bank = replace(trained, network=smaller, banks={}, stored={}).bank(TEST)
+            metrics |= {"cost/exported/gap": float(gap), "cost/exported/acc": accuracy(bank.logits, bank.labels)}
         return metrics
 
     @torch.no_grad()

@@ -129,6 +129,8 @@ def make_network(
     """A network with what is placed in it, its weights from the present state of the generator, and the places of its backbone."""
     model = checked(build(plan.full["model"], allow=plan.allow, where="model"), where="model")
     backbone = model(num_classes=data.num_classes, shape=data.shape)
+    if start := build(plan.full["init"], allow=plan.allow, where="init"):
+        start(backbone)
     places = places_of(backbone, data.shape)
     where = {name: f"{group}.{name}" for group in having(placed=True) for name in plan.full[group]}
     options = {"shape": data.shape, "num_classes": data.num_classes, "offers": offers, "where": where}

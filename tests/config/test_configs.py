@@ -30,6 +30,7 @@ NEEDS = {
     "loss=large_margin": [*NARROW, "model.bottleneck=8"],
     "explainer=attention": [*NARROW, "attention=rect"],
     "callback=best": [*NARROW, "data.val=0.2"],
+    "callback=mc_dropout": [*NARROW, "regularizer=dropout"],
     "callback=early_stop": [*NARROW, "data.val=0.2"],
     "trainer=ddp": [*NARROW, "trainer.devices=1"],
 }

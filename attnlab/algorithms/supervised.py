@@ -22,7 +22,8 @@ class Supervised:
         by them. An algorithm that calls closure n > 1 times says so by `num_passes = n`: the passes repeat the random draws of the first.
     tested(): the network that is validated and tested.
 
-    `peers`: networks, from the constructor's offer `make_peer`, that it trains beside the learner's; see `learner.output(x, y, peer)`.
+    `peers`: modules that it trains beside the learner's network: networks, from the constructor's offer `make_peer` (see
+    `learner.output(x, y, peer)`), or heads of its own.
 
     `state_dict` and `load_state_dict`, where an algorithm has them, go into the checkpoint; `on_epoch_end(learner, row)` is as a
     callback's. `asks`: names of offers beside the loss's (`index`, `progress`), see `attnlab.config.asking`. `eager = True`: its terms

@@ -24,8 +24,8 @@ class Learner(pl.LightningModule):
     Args:
         terms: further terms of the loss by name (weight penalties, distillation): called with what they ask for by name
             (`attnlab.config.asking`), they give a 0-d tensor, or a dict of them. Their parameters are trained.
-        algorithm: how a step is taken, see `attnlab.algorithms.supervised`. Its `peers`, networks that it trains beside the first, are the
-            learner's too: moved, optimised and saved with it.
+        algorithm: how a step is taken, see `attnlab.algorithms.supervised`. Its `peers`, modules that it trains beside the network, are
+            the learner's too: moved, optimised and saved with it.
         callbacks: by name, called in order; see `attnlab.callbacks`. Lightning's own callbacks do not hear of steps.
         teacher: `teacher(batch) -> Output`, for the terms that ask for it; neither its parameters nor its state are the learner's.
 

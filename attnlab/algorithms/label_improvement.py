@@ -55,6 +55,7 @@ class LabelImprovement(Supervised):
         super().setup(learner)
         if self.halves and not getattr(learner.loss, "takes_unlabelled", False):
             raise ConfigError(f"algorithm.halves=true leaves images out, which loss {type(learner.loss).__name__} cannot take; use loss=ce")
+        self.half: bool | None = None
         self.ends = cycle_ends(self.rounds, learner.total_steps)[:-1]
         self.trained = [*learner.parameters(), *learner.buffers()]
         self.start = [tensor.detach().clone() for tensor in self.trained]
@@ -65,10 +66,10 @@ class LabelImprovement(Supervised):
 
     def terms(self, learner: "Learner", batch: "Batch", teacher: "Output | None") -> "tuple[dict[str, Tensor], Output]":
         y = self.labels_N.index_select(0, batch.index)
-        if (part := self.part(learner.totals.steps)) is not None:
-            y = torch.where(self.second_N.index_select(0, batch.index) == part, y, -1)
+        if self.half is not None:
+            y = torch.where(self.second_N.index_select(0, batch.index) == self.half, y, -1)
         terms, out = super().terms(learner, batch._replace(y=y), teacher)
-        if part is not None:
+        if self.half is not None:
             terms = {name: torch.where((y >= 0).any(), value, 0) for name, value in terms.items()}
         return terms, out
 
@@ -79,10 +80,11 @@ class LabelImprovement(Supervised):
 
     @torch.no_grad()
     def update(self, learner: "Learner", closure: Callable[[], None]) -> None:
+        self.half = self.part(learner.totals.steps)  # not in terms: a compiled graph holds for as long as it stays
         with torch.enable_grad():
             super().update(learner, closure)
-        if (step := learner.totals.steps + 1) in self.ends:
-            self.relabel(learner, self.part(step - 1))
+        if learner.totals.steps + 1 in self.ends:
+            self.relabel(learner, self.half)
             torch._foreach_copy_(self.trained, self.start)
             learner.optimizer.state.clear()
 

@@ -9,6 +9,8 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd
 
+from attnlab.pruning.blocks import without_empty_blocks
+
 if TYPE_CHECKING:
     from attnlab.network import Network
 
@@ -17,8 +19,9 @@ def export(network: "Network", images: Tensor, *, tolerance: float = 1e-5) -> "N
     """A copy of `network` without the channels that are 0 whatever the image, with which it computes the same in eval mode.
 
     A channel goes where everything that makes it is 0: the weight and bias of its batch norm, or of its convolution or Linear where no
-    batch norm follows; of channels that are added (a residual trunk), in all of the layers that add. Which layers hang together is what
-    torch-pruning's dependency graph says (Fang et al., arXiv 2301.12900; the extra `prune`). A layer keeps one channel at least.
+    batch norm follows; of channels that are added (a residual trunk), in all of the layers that add. A residual block of a ResNet that
+    adds nothing goes as a whole. Which layers hang together is what torch-pruning's dependency graph says (Fang et al., arXiv
+    2301.12900; the extra `prune`). A layer keeps one channel at least.
 
     Args:
         images: a few of them, normalised, on the network's device: the graph is traced with them, and on them both networks must agree.
@@ -33,6 +36,7 @@ def export(network: "Network", images: Tensor, *, tolerance: float = 1e-5) -> "N
         if next(component.parameters(), None) is not None:
             raise ValueError(f"export knows no widths of placed components that have weights, and there is {key}")
     plain = copy.deepcopy(network).eval().requires_grad_(True)
+    without_empty_blocks(plain.backbone)
     with torch.enable_grad():
         graph = dependency_graph(plain.backbone, images)
         for group in list(graph.get_all_groups(ignored_layers=[plain.backbone.fc])):

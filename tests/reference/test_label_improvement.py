@@ -55,7 +55,7 @@ def test_halves_learn_from_one_and_relabel_the_other() -> None:
     algorithm, given = improvement(rounds=[1, 1, 2], halves=True)
     learner = small_learner(algorithm)
     assert [algorithm.part(step) for step in (0, 1, 2, 3, 4, 7)] == [False, False, True, True, None, None]
-    learner.totals.steps = 0
+    algorithm.half = False
     terms, _ = algorithm.terms(learner, given, None)
     even = small_learner(network=learner.network.backbone)
     rows = torch.arange(20)[::2]

@@ -7,6 +7,7 @@ import torch
 from torch.nn import functional as F
 
 from attnlab.algorithms.mltp import MLTP
+from attnlab.config.targets import ConfigError
 from tests.reference.small_learner import backbone, batches, small_learner, take
 
 
@@ -46,6 +47,11 @@ def test_without_an_inner_step_it_is_the_sum_over_both_halves() -> None:
         take(learner, [batch])
     for one, other in zip(learners[0].network.parameters(), learners[1].network.parameters()):
         torch.testing.assert_close(one, other, rtol=1e-12, atol=1e-14)
+
+
+def test_compilation_is_refused_where_it_is_asked_for(run) -> None:
+    with pytest.raises(ConfigError, match=r"MLTP takes gradients within its terms, which torch\.compile cannot trace"):
+        run("algorithm=mltp", "trainer.compile=default")
 
 
 def test_values_out_of_range() -> None:

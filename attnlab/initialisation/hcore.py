@@ -29,12 +29,11 @@ def bias_of(weight: Tensor) -> Tensor:
     """(O, I) in [-1, 1]: by how much a trained weight (O, I, ...) leans to positive, mean of its output's and its input's lean.
 
     A node's lean is the difference of its core numbers in the graphs of the positive and of the negative weights, over the largest of the
-    layer; a kernel counts by the sum of its positive, or negative, entries.
+    layer's outputs, or inputs; a kernel counts by the sum of its positive, or negative, entries.
     """
     kernels_OIk = weight.detach().flatten(2) if weight.ndim > 2 else weight.detach()[..., None]
     positive, negative = (core_numbers((sign * kernels_OIk).clamp_min(0).sum(2)) for sign in (1, -1))
-    leans = [up - down for up, down in zip(positive, negative)]
-    out_O, in_I = (lean / lean.abs().max().clamp_min(torch.finfo(lean.dtype).tiny) for lean in leans)
+    out_O, in_I = ((up - down) / torch.cat([up, down, up.new_full((1,), 1e-300)]).max() for up, down in zip(positive, negative))
     return (out_O[:, None] + in_I) / 2
 
 

@@ -30,8 +30,9 @@ class LabelImprovement(Supervised):
         confidence: in [0, 1]; 0 replaces every label (the authors' plain form; their threshold: 0.3). 1 changes none.
         halves: opILI.
 
-    Logged: `labels/changed`, the share of training images whose label is not the given one. The wrong labels come from
-    `data.label_noise`. Raises ValueError: out of range; ConfigError: a loss without unlabelled images, with `halves`.
+    Logged: `labels/changed`, the share of training images whose label is not the given one; `train/acc` goes on counting the given ones.
+    Wrong labels come from `data.label_noise`. Raises ValueError: out of range; ConfigError: with `halves`, a loss that takes no
+    unlabelled images.
     Differs from the authors' code in: every round starts from the weights of the first; no early end by accuracy on held-out noisy images.
     """
 
@@ -49,7 +50,6 @@ class LabelImprovement(Supervised):
             raise ValueError(f"{least} and confidence in [0, 1], got {list(rounds)} and {confidence}")
         self.train_images, self.rounds, self.confidence, self.halves = train_images, list(rounds), confidence, halves
         self.asks = ("index",)
-        self.takes_unlabelled = halves
 
     def setup(self, learner: "Learner") -> None:
         super().setup(learner)

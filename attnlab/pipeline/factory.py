@@ -87,7 +87,7 @@ def make_learner(
         if trains and (missing := [split for split in getattr(callback, "needs", ()) if not data.has(split)]):
             raise ConfigError(f"callback={name} needs {missing[0]} images, and there are none; set data.{missing[0]}=0.1 to hold some out")
     images = functools.partial(data.eval_loader, "train")
-    around = {"train_images": images, "dim": feature_shape[0]}
+    around = {"train_images": images, "train_size": len(data.split("train")), "dim": feature_shape[0]}
     algorithm = make(full["algorithm"], offers | pair | around, allow=allow, where="algorithm")
     for one in (network, *(peer for peer in getattr(algorithm, "peers", ()) if isinstance(peer, Network))):
         keep_places(one, {"loss": loss, "algorithm": algorithm, **terms, **own})

@@ -5,6 +5,7 @@ shape and classes. What comes out is written to RUN/evaluations/<address>/result
 
 Several `run=` are ONE deep ensemble (arXiv 1612.01474): the mean of their probabilities is tested as one network's, on the first run's
 data. The record is OUTPUTS/ensembles/<label>-<address>/result.json and names the members; their order does not matter.
+With `join=features` they are one network instead, their features side by side and a mean of their final layers (CAT, arXiv 2212.07346).
 """
 
 import sys
@@ -21,8 +22,10 @@ from attnlab.terminal import console, leave, one_line
 
 FREE = {"data", "trainer", *having(trains=False)}  # groups that may be chosen anew
 ASKED = tuple(having(trains=False, several=True))  # what is asked of a network: heads, evaluators, explainers
+JOINS = ("probabilities", "features")
 ENSEMBLE_HEADS = "ood=[msp,entropy]"  # what a distribution over classes tells; a single run's default holds energy, which it does not
 HELP = f"""{__doc__}
+  join=features     of several runs: one final layer on all their features, so that every OOD head works (default: probabilities)
   run=RUN           the folder of a finished run, its run_id, or the first digits of its address (3fa9); several are an ensemble
   evaluator=[calibration]   what is asked;  explainer=[gradcam]  maps of what the predictions rest on, drawn and scored
   ood=[msp,knn]     other heads;  data.ood=[mnist]  other OOD sets;  data=parquet data.path=FOLDER  another test set
@@ -107,19 +110,24 @@ def compose_anew(overrides: list[str], groups: Collection[str]) -> Plan:
     return plan.changed(full=full, short=short, overrides=tuple(overrides))
 
 
-def evaluate(folders: Sequence[Path], overrides: list[str]) -> Path:
+def evaluate(folders: Sequence[Path], overrides: list[str], *, join: str = "probabilities") -> Path:
     """Evaluate one run, or several as an ensemble, and return the path of the new result.json. ValueError as `plan_of`, and for members
     that do not go together."""
+    if join not in JOINS:
+        raise ValueError(f"join={join}: must be one of {', '.join(JOINS)}")
+    if join != JOINS[0] and len(folders) == 1:
+        raise ValueError(f"join={join} joins several runs, and one is given; add run=RUN")
     from attnlab.pipeline.reevaluate import EnsembleReevaluation, FinishedRun, Reevaluation
 
     if len(folders) == 1:
         plan, stored = plan_of(folders[0], overrides)
         return Reevaluation(plan, FinishedRun(folders[0], plan, stored)).go()
     runs = [FinishedRun(folder, *plan_of(folder, list(filter(permits, overrides)))) for folder in folders]
-    chosen = [] if "ood" in map(key_of, overrides) else [ENSEMBLE_HEADS]
+    chosen = [] if "ood" in map(key_of, overrides) or join == "features" else [ENSEMBLE_HEADS]
     plan, _ = plan_of(folders[0], [*chosen, *overrides])
-    command = " ".join(["python -m attnlab.evaluate", *(f"run={folder}" for folder in folders), *overrides])
-    return EnsembleReevaluation(plan, runs, command=command).go()
+    how = [f"join={join}"] if join != JOINS[0] else []
+    command = " ".join(["python -m attnlab.evaluate", *(f"run={folder}" for folder in folders), *how, *overrides])
+    return EnsembleReevaluation(plan, runs, command=command, join=join).go()
 
 
 def main() -> None:
@@ -132,9 +140,11 @@ def main() -> None:
     if not runs:
         leave("give one run=RUN, the folder or the id of a finished run, or several for an ensemble")
     with one_line():
-        overrides = [word for word in words if not word.startswith("run=")]
+        overrides = [word for word in words if not word.startswith(("run=", "join="))]
+        joins = [word.removeprefix("join=") for word in words if word.startswith("join=")]
         roots = [word.partition("=")[2] for word in overrides if key_of(word) == "paths.outputs"]
-        path = evaluate([folder_of(run, Path(roots[-1] if roots else "outputs")) for run in runs], overrides)
+        folders = [folder_of(run, Path(roots[-1] if roots else "outputs")) for run in runs]
+        path = evaluate(folders, overrides, join=joins[-1] if joins else JOINS[0])
     print(path, flush=True)
 
 

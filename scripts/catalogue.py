@@ -22,6 +22,7 @@ from attnlab.config.targets import config_dir, locate  # noqa: E402
 PAGE = ROOT / "docs" / "catalogue.md"
 SHOWN = (
     "model",
+    "init",
     "attention",
     "regularizer",
     "loss",

@@ -61,6 +61,16 @@ class Twice(Supervised):
         return {**terms, **{f"negative_{name}": value for name, value in negative.items()}}, out
 
 
+class Constant:
+    """All weights of fc are one value at the start."""
+
+    def __init__(self, *, value: float = 0.25) -> None:
+        self.value = value
+
+    def __call__(self, backbone) -> None:
+        nn.init.constant_(backbone.fc.weight, self.value)
+
+
 class Largest:
     def run(self, trained) -> dict:
         return {"theirs/largest_logit": float(trained.bank("test").logits.max())}
@@ -81,6 +91,7 @@ class Follow(nn.Module):
     def forward(self, out, teacher):
         return self.weight * (out.logits - teacher.logits).square().mean()
 ''',
+    "conf/init/constant.yaml": "_target_: theirs.around.Constant\n",
     "conf/attention/halve.yaml": "halve:\n  at: layer1\n  module: {_target_: theirs.halve.Halve}\n",
     "conf/callback/count.yaml": "count: {_target_: theirs.around.Count}\n",
     "conf/algorithm/twice.yaml": "_target_: theirs.around.Twice\n",
@@ -120,7 +131,7 @@ def result_of(done: subprocess.CompletedProcess) -> dict:
 
 
 def test_a_newcomer_through_every_door(folder: Path) -> None:
-    words = ["attention=halve", "attention.halve.divisor=3", "callback=count", "algorithm=twice", "evaluator=largest"]
+    words = ["attention=halve", "attention.halve.divisor=3", "callback=count", "algorithm=twice", "evaluator=largest", "init=constant"]
     first = result_of(command(folder, *words, "explainer=input_gradient"))
     assert first["places"] == {"halve@layer1": "after"}
     assert first["config"]["attention"]["halve"]["module"]["divisor"] == 3.0

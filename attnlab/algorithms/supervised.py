@@ -22,11 +22,16 @@ class Supervised:
         by them. An algorithm that calls closure n > 1 times says so by `num_passes = n`: the passes repeat the random draws of the first.
     tested(): the network that is validated and tested.
 
-    `state_dict` and `load_state_dict`, where an algorithm has them, go into the checkpoint. `asks`: names of offers beside the loss's
-    (`index`, `progress`), see `attnlab.config.asking`.
+    `peers`: modules that it trains beside the learner's network: networks, from the constructor's offer `make_peer` (see
+    `learner.output(x, y, peer)`), or heads of its own.
+
+    `state_dict` and `load_state_dict`, where an algorithm has them, go into the checkpoint; `on_epoch_end(learner, row)` is as a
+    callback's. `asks`: names of offers beside the loss's (`index`, `progress`), see `attnlab.config.asking`. `eager = True`: its terms
+    take gradients themselves, which torch.compile cannot trace.
     """
 
     num_passes = 1
+    eager = False
 
     def setup(self, learner: "Learner") -> None:
         self.network = learner.network

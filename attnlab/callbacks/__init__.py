@@ -10,6 +10,7 @@
 
 `order` (an attribute, 0 by default) places it at an epoch's end: averages come before VALIDATION, what reacts to its figures after it
 (and says `reads_row = True`), the record after that, the checkpoint last. `needs = ("val",)`: splits that it cannot do without.
+`single = True`: it changes or copies the weights of `learner.network`, and knows of no networks trained beside it.
 Lightning's own callbacks hear of epochs and checkpoints alone: our step is not Lightning's.
 """
 

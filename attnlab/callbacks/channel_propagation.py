@@ -38,6 +38,7 @@ class ChannelPropagation:
     """
 
     every = 1
+    single = True
 
     def __init__(self, *, rate: float = 0.42, decay: float = 0.6, warmup: float = 0.05, at: Sequence[str] = ("**",)) -> None:
         if not 0 <= rate < 1 or not 0 <= decay <= 1 or not 0 <= warmup <= 1:

@@ -27,6 +27,7 @@ class EMA:
     """
 
     every = 1
+    single = True
 
     def __init__(self, *, decay: float = 0.999, warmup: bool = True, buffers: Literal["average", "copy"] = "average") -> None:
         if not 0 <= decay < 1:

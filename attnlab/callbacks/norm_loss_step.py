@@ -29,6 +29,7 @@ class NormLossStep:
     """
 
     every = 1
+    single = True
 
     def __init__(self, *, weight: float = 1e-4, eps: float = 1e-8) -> None:
         if weight < 0:

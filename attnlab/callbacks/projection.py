@@ -52,6 +52,8 @@ class Projection:
     GPU wait in every projection: give it a large interval.
     """
 
+    single = True
+
     def __init__(
         self,
         *,

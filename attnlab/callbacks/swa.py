@@ -25,6 +25,8 @@ class SWA:
     Raises ValueError: start out of range. Under DDP the statistics are those of the first process's share of the images.
     """
 
+    single = True
+
     def __init__(self, *, start: float = 0.75) -> None:
         if not 0 <= start < 1:
             raise ValueError(f"start must be a fraction of training in [0, 1), got {start}")

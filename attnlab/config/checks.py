@@ -85,6 +85,8 @@ def _texts(node: Any, where: str = "") -> Iterator[tuple[str, str]]:
 def _check_options(tree: dict[str, Any]) -> None:
     for key in having(several=True, optional=True):
         tree[key] = tree.get(key) or {}  # of `evaluator=[]`
+    for key in having(several=False, optional=True):
+        tree.setdefault(key, {})  # a record from before the group was there
     options = {field.name: field.type for field in dataclasses.fields(Options)}
     for key, value in tree.items():
         if group := GROUPS.get(key):

@@ -38,6 +38,7 @@ GROUPS = {
     for group in (
         Group("data"),
         Group("model", partial=True),
+        Group("init", optional=True, usual="none"),
         Group("attention", several=True, partial=True, placed=True, optional=True, ordered=True),
         Group("regularizer", several=True, partial=True, placed=True, optional=True, ordered=True),
         Group("loss", partial=True, usual="ce"),

@@ -29,6 +29,7 @@ def group_names() -> list[str]:
 COMPONENTS = (
     "attnlab.data",
     "attnlab.backbones",
+    "attnlab.initialisation",
     "attnlab.attention",
     "attnlab.regularizers",
     "attnlab.convolutions",

@@ -11,7 +11,7 @@ import logging
 import math
 import os
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -21,6 +21,7 @@ from torch import Tensor
 from attnlab.data.augment import normalise, scale_and_bias, stream_seed
 from attnlab.data.images import FileSet, ImageSet
 from attnlab.data.loader import EpochLoader, ResidentLoader, num_batches
+from attnlab.data.protocols import NoiseKind, balanced, flipped, long_tail
 from attnlab.data.stream import StreamLoader
 
 __all__ = ["FileSet", "ImageData", "ImageSet", "stratified_order"]
@@ -53,6 +54,9 @@ class ImageData:
     limit: train on the first `limit` images of a stratified shuffle, for quick trials.
     labels: of how many training images, a stratified choice by split_seed, training knows the labels; the others have y = -1 in its
     batches (`split("train")` has all labels). null: of all.
+    per_class: train on so many images of each class; imbalance: the first class has so many times the images of the last, with a geometric
+    tail between them; label_noise: share of training images whose label is wrong, label_noise_kind: any other class (symmetric) or the next
+    one (asymmetric). All of the training split, whoever looks at it, by split_seed; val and test stay as they are. See `data.protocols`.
     mean, std: per channel, in units of the full range [0, 1]; computed from the training images when not given.
     seed: order and augmentation. split_seed: who is in which split; not the run's seed, so that all runs see the same test images.
     resident: whole set as uint8 on the device (true), streamed through worker processes (false), or by size (null): resident if a split
@@ -76,6 +80,10 @@ class ImageData:
     ood_root: str | None = None
     limit: int | None = None
     labels: int | None = None
+    per_class: int | None = None
+    imbalance: float | None = None
+    label_noise: float | None = None
+    label_noise_kind: NoiseKind = "symmetric"
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
     seed: int = 0
@@ -85,6 +93,7 @@ class ImageData:
     drop_last: bool = True
     root: str = "data"
     _cache: dict[str, ImageSet | FileSet] = field(init=False, default_factory=dict)
+    true_labels_N: Tensor | None = field(init=False, default=None)  # of the training images, where label_noise has changed some
 
     def __post_init__(self):
         self.ood = tuple(self.ood)
@@ -97,6 +106,14 @@ class ImageData:
             raise ValueError(f"limit must be at least 2 images, or null for all, got {self.limit}")
         if self.labels is not None and self.labels < 1:
             raise ValueError(f"labels must be at least 1 image, or null for all, got {self.labels}")
+        if self.per_class is not None and self.per_class < 1:
+            raise ValueError(f"per_class must be at least 1 image, or null for all, got {self.per_class}")
+        if self.per_class is not None and self.limit is not None:
+            raise ValueError("per_class and limit both say how many images to train on; give one of them")
+        if self.imbalance is not None and not 1 <= self.imbalance < math.inf:
+            raise ValueError(f"imbalance is how many times the first class is larger than the last, at least 1, got {self.imbalance}")
+        if self.label_noise is not None and not 0 <= self.label_noise <= 1:
+            raise ValueError(f"label_noise is a share of the training images in [0, 1], got {self.label_noise}")
         if len(set(self.ood)) != len(self.ood):
             raise ValueError(f"ood names a set twice: {list(self.ood)}")
         if reserved := {"train", "val", "test"} & set(self.ood):
@@ -269,6 +286,14 @@ class ImageData:
         if num_val or self.limit is not None:
             stop = len(whole) if self.limit is None else num_val + self.limit
             train = whole.subset(order_N[num_val:stop].sort().values)
+        if self.per_class is not None:
+            train = train.subset(balanced(train.labels, self.per_class, self.split_seed))
+        if self.imbalance is not None:
+            train = train.subset(long_tail(train.labels, self.imbalance, self.split_seed))
+        if self.label_noise:
+            self.true_labels_N = train.labels
+            labels_N = flipped(train.labels, self.label_noise, len(train.classes), self.split_seed, kind=self.label_noise_kind)
+            train = replace(train, labels=labels_N)
         if len(train.labels.unique()) < 2:
             raise ValueError(f"{self.name}: all {len(train)} training images are of one class; a classifier needs two or more")
         self._cache["train"] = self._settle(train, training=True)

@@ -34,6 +34,8 @@ class EpochLoader:
 
     With `with_index` a batch has a third part, the positions of its images in the split.
 
+    `drawn_from`: positions of the images that a shuffled epoch draws from, each about equally often, as many in all as ever; None: all.
+
     `set_epoch` is called by Lightning before each epoch through `.sampler`; an epoch under way is not disturbed by it.
     """
 
@@ -65,6 +67,7 @@ class EpochLoader:
         self.scale, self.bias = scale_and_bias(mean, std, shape, unit=unit, device=self.device)
         self.epoch = 0
         self.with_index = False
+        self.drawn_from: Tensor | None = None
 
     def __len__(self) -> int:
         return num_batches(len(self.labels_N), self.batch_size, drop_last=self.drop_last, world_size=self.world_size)
@@ -82,6 +85,8 @@ class EpochLoader:
         num = len(self.labels_N)
         if self.shuffle:
             whole = epoch_order(num, seed=self.seed, epoch=self.epoch, pad=self.pad)
+            if self.drawn_from is not None:
+                whole = whole._replace(order_N=self.drawn_from[whole.order_N % len(self.drawn_from)])
         else:
             zeros = torch.zeros(num, dtype=torch.int64)
             whole = EpochOrder(torch.arange(num), zeros, zeros, zeros)

@@ -1,6 +1,7 @@
 """Repulsion of an ensemble's members by their input gradients.   Legend: M members, B batch, D input values, flattened."""
 
 import math
+from collections.abc import Iterable
 
 import torch
 from torch import Tensor
@@ -37,3 +38,14 @@ def input_gradient_repulsion(
     width_MB = median_MB / math.log(num_members) + 1e-12
     kernel_MM = torch.exp(-d_MMB / width_MB).mean(2)
     return kernel_MM.sum(1).log().sum() / num_images
+
+
+def principal_axes(batches: Iterable[Tensor]) -> tuple[Tensor, Tensor]:
+    """Principal axes of images, as columns (D, D), and their variances (D,), largest first, float64; images are flattened (B, D)."""
+    count, total_D, square_DD = 0, 0.0, 0.0
+    for x in batches:
+        x_BD = x.flatten(1).double()
+        count, total_D, square_DD = count + len(x_BD), total_D + x_BD.sum(0), square_DD + x_BD.mT @ x_BD
+    mean_D = total_D / count
+    variance_D, axes_DD = torch.linalg.eigh(square_DD / count - mean_D[:, None] * mean_D)
+    return axes_DD.flip(1), variance_D.flip(0).clamp_min(0)

@@ -60,7 +60,8 @@ def make_learner(
     offers = offers_of(data, settings)
     seed_all(full["seed"])
     placements, penalties = make_placements(plan)
-    network, shapes = make_network(plan, data, offers, placements)
+    building = offers | ({"teacher": getattr(teacher.network, "network", teacher.network)} if teacher else {})
+    network, shapes = make_network(plan, data, building, placements, start=trains)
     for placement in network.placed.placements:
         log.info("%s %s %s (%s)", placement.name, placement.how, placement.place, " x ".join(map(str, placement.shape)))
 
@@ -78,15 +79,18 @@ def make_learner(
         model = nn.ModuleDict({"network": network, "loss": loss})  # the names of the checkpoint
         optimizer = functools.partial(grouped, optimizer, parameter_groups(model, network.placed, groups, optimizer=optimizer))
     pair = {"student_shapes": shapes_by_place(shapes), "teacher_shapes": teacher.shapes if teacher else {}}
-    pair["make_peer"] = lambda: make_network(plan, data, offers, placements)[0]
+    pair["make_peer"] = lambda: make_network(plan, data, building, placements, start=trains)[0]
     distillation = make_all(plan, "distillation", offers | pair) if trains else {}
     terms = penalties | distillation
     own = make_all(plan, "callback", offers)
     for name, callback in own.items():
         if trains and (missing := [split for split in getattr(callback, "needs", ()) if not data.has(split)]):
             raise ConfigError(f"callback={name} needs {missing[0]} images, and there are none; set data.{missing[0]}=0.1 to hold some out")
-    algorithm = make(full["algorithm"], offers, allow=allow, where="algorithm")
-    keep_places(network, {"loss": loss, "algorithm": algorithm, **terms, **own})
+    images = functools.partial(data.eval_loader, "train")
+    around = {"train_images": images, "train_size": len(data.split("train")), "dim": feature_shape[0]}
+    algorithm = make(full["algorithm"], offers | pair | around, allow=allow, where="algorithm")
+    for one in (network, *(peer for peer in getattr(algorithm, "peers", ()) if isinstance(peer, Network))):
+        keep_places(one, {"loss": loss, "algorithm": algorithm, **terms, **own})
     if teacher:
         follow(teacher, distillation, data, alone=not {"teacher"} & {*asked(loss, skip=2), *getattr(algorithm, "asks", ())})
     learner = Learner(
@@ -102,9 +106,14 @@ def make_learner(
         seed=full["seed"],
         training=plan.training,
     )
-    if teacher and "teacher" not in learner.asks:
+    if teacher and "teacher" not in learner.asks and not starts_from_teacher(full["init"], allow):
         raise ConfigError(f"teacher={full['teacher']}: nothing in this run follows it; add distillation=kd, or drop the teacher")
     return learner
+
+
+def starts_from_teacher(node: Mapping[str, Any], allow: Sequence[str]) -> bool:
+    """Whether the network starts from its teacher's weights."""
+    return bool(node) and "teacher" in asked(build(node, allow=allow, where="init"), skip=1)
 
 
 def make_placements(plan: Plan) -> tuple[dict[str, Mapping[str, Any]], dict[str, Callable[[Network], torch.Tensor]]]:
@@ -122,11 +131,16 @@ def make_placements(plan: Plan) -> tuple[dict[str, Mapping[str, Any]], dict[str,
 
 
 def make_network(
-    plan: Plan, data: ImageData, offers: Mapping[str, Any], placements: Mapping[str, Mapping[str, Any]]
+    plan: Plan, data: ImageData, offers: Mapping[str, Any], placements: Mapping[str, Mapping[str, Any]], *, start: bool = True
 ) -> tuple[Network, dict[str, Place]]:
-    """A network with what is placed in it, its weights from the present state of the generator, and the places of its backbone."""
+    """A network with what is placed in it, its weights from the present state of the generator, and the places of its backbone.
+
+    start: let `init` set the weights; False where those of a checkpoint are to come.
+    """
     model = checked(build(plan.full["model"], allow=plan.allow, where="model"), where="model")
     backbone = model(num_classes=data.num_classes, shape=data.shape)
+    if start and (initialise := build(plan.full["init"], allow=plan.allow, where="init")):
+        checked(initialise, where="init")(backbone, **given(initialise, offers, skip=1))
     places = places_of(backbone, data.shape)
     where = {name: f"{group}.{name}" for group in having(placed=True) for name in plan.full[group]}
     options = {"shape": data.shape, "num_classes": data.num_classes, "offers": offers, "where": where}

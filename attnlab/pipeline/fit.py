@@ -2,6 +2,7 @@
 
 import contextlib
 import importlib.util
+import logging
 import os
 import sys
 from collections.abc import Iterator
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from attnlab.training.learner import Learner
 
 COMMAND = "attnlab.train"
+log = logging.getLogger("attnlab")
 
 
 def fit(learner: "Learner", data: ImageData, settings: Settings, *, plan: Plan, path: Path, resume: bool) -> None:
@@ -36,7 +38,12 @@ def fit(learner: "Learner", data: ImageData, settings: Settings, *, plan: Plan, 
         raise ConfigError(f"data.batch_size={data.batch_size} leaves no whole batch of training images a process; lower it")
     learner.steps_per_epoch = len(loader)
     loader.with_index = "index" in learner.asks
-    if settings.compile_mode:
+    if settings.compile_mode and getattr(learner.algorithm, "eager", False):
+        what = f"algorithm {type(learner.algorithm).__name__} takes gradients within its terms, which torch.compile cannot trace"
+        if settings.compile != "auto":
+            raise ConfigError(f"trainer.compile={settings.compile}: {what}; use compile=auto or off")
+        log.info("training without torch.compile: %s", what)
+    elif settings.compile_mode:
         # warm for the next run of a sweep, whatever process it is in
         os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str((Path(plan.full["paths"]["outputs"]) / ".compiled").absolute()))
         learner.compile_objective(mode=settings.compile_mode)

@@ -13,7 +13,8 @@ from attnlab.config.groups import having
 from attnlab.config.plan import Plan, outputs
 from attnlab.config.targets import ConfigError
 from attnlab.data.base import ImageData
-from attnlab.evaluation.ensemble import Ensemble, Renormalised
+from attnlab.ensemble import Ensemble, Renormalised
+from attnlab.evaluation.concatenation import Concatenation
 from attnlab.evaluation.runner import ResultWriter, run_evaluators
 from attnlab.evaluation.scores import FILE, load_scores, origin_of
 from attnlab.evaluation.trained import Trained
@@ -134,14 +135,14 @@ class Reevaluation:
 
 
 class EnsembleReevaluation(Reevaluation):
-    """Several finished runs as one `Ensemble`, on the first one's data as `plan` has them.
+    """Several finished runs as one `Ensemble`, on the first one's data as `plan` has them; join="features": as one `Concatenation`.
 
     The record is `<outputs>/ensembles/<label>-<address>`; the address is that of the members, in any order, and of what they are evaluated
     on: data (less the seed, which moves no test image), evaluators, precision.
     Raises ValueError: a run given twice, or two of one training; members that learned other classes or another shape.
     """
 
-    def __init__(self, plan: Plan, runs: Sequence[FinishedRun], *, command: str) -> None:
+    def __init__(self, plan: Plan, runs: Sequence[FinishedRun], *, command: str, join: str = "probabilities") -> None:
         first = runs[0]
         for i, run in enumerate(runs):
             if run.run_id in [other.run_id for other in runs[:i]]:
@@ -163,13 +164,15 @@ class EnsembleReevaluation(Reevaluation):
             "data": {key: value for key, value in plan.short["data"].items() if key != "seed"},
             **{group: plan.short[group] for group in having(trains=False, counts=True)},
             "trainer": {"precision": plan.full["trainer"].get("precision")},
+            "join": None if join == "probabilities" else join,
         }
-        plan = plan.changed(short=evaluated, label=label_of(members))
+        self.kind = Concatenation if join == "features" else Ensemble
+        plan = plan.changed(short=evaluated, label=label_of(members) + ("-cat" if join == "features" else ""))
         about = {"run_id": plan.run_id, "members": members, "command": command, "parameters": sum(run.stored["parameters"] for run in runs)}
         super().__init__(plan, first, folder=outputs(plan) / "ensembles" / plan.run_id, about=about)
 
     def make_network(self) -> nn.Module:
-        return Ensemble([self.member(run) for run in self.runs])
+        return self.kind([self.member(run) for run in self.runs])
 
     def history(self) -> list[dict[str, float]]:
         return []

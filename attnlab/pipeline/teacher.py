@@ -14,7 +14,7 @@ from attnlab.config.result import read_result
 from attnlab.config.targets import ConfigError
 from attnlab.config.teacher import TRAINING, trained
 from attnlab.data.base import ImageData
-from attnlab.evaluation.ensemble import Renormalised
+from attnlab.ensemble import Renormalised
 from attnlab.network import Network
 from attnlab.pipeline.factory import make_learner
 from attnlab.placement.places import places_of, shapes_by_place

@@ -119,7 +119,7 @@ class Run:
         self.heads, self.explainers, self.evaluators = make_heads(*parts), make_explainers(*parts), make_evaluators(*parts)
         self.result |= {
             "places": {placement.key: placement.how for placement in self.network.placed.placements},
-            "parameters": sum(parameter.numel() for parameter in self.network.parameters()),
+            "parameters": sum(parameter.numel() for one in (self.network, *self.learner.peers) for parameter in one.parameters()),
             **self.settings.describe(),
             "data": self.data.describe(),
         }

@@ -24,7 +24,8 @@ class Learner(pl.LightningModule):
     Args:
         terms: further terms of the loss by name (weight penalties, distillation): called with what they ask for by name
             (`attnlab.config.asking`), they give a 0-d tensor, or a dict of them. Their parameters are trained.
-        algorithm: how a step is taken, see `attnlab.algorithms.supervised`.
+        algorithm: how a step is taken, see `attnlab.algorithms.supervised`. Its `peers`, modules that it trains beside the network, are
+            the learner's too: moved, optimised and saved with it.
         callbacks: by name, called in order; see `attnlab.callbacks`. Lightning's own callbacks do not hear of steps.
         teacher: `teacher(batch) -> Output`, for the terms that ask for it; neither its parameters nor its state are the learner's.
 
@@ -54,10 +55,11 @@ class Learner(pl.LightningModule):
         self.network = network
         self.loss = loss
         self.term_modules = nn.ModuleDict({name: term for name, term in (terms or {}).items() if isinstance(term, nn.Module)})
-        self.loss_terms = LossTerms(loss, network, terms or {})
+        self.loss_terms = LossTerms(loss, terms or {})
         self.make_optimizer = optimizer
         self.make_schedule = schedule
         self.algorithm = algorithm
+        self.peers = nn.ModuleList(getattr(algorithm, "peers", ()))
         self.callbacks = CallbackList(callbacks or {})
         self.teacher = teacher
         self.seed = seed
@@ -129,15 +131,18 @@ class Learner(pl.LightningModule):
 
     # ---- one step -----------------------------------------------------------------------------------------------------------------
 
-    def output(self, x: Tensor, target: Tensor | None = None) -> Output:
-        """What the network says of a batch in training."""
-        return self.network(x, target) if self.progress is None else self.network(x, target, self.progress)
+    def output(self, x: Tensor, target: Tensor | None = None, network: nn.Module | None = None) -> Output:
+        """What the network (or a peer) says of a batch in training."""
+        network = self.network if network is None else network
+        return network(x, target) if self.progress is None else network(x, target, self.progress)
 
     forward = output
 
-    def terms(self, out: Output, batch: Batch, teacher: Output | None = None) -> dict[str, Tensor]:
-        """Every named term of the loss of what the network said of a batch."""
-        return self.loss_terms(out, {"x": batch.x, "index": batch.index, "progress": self.progress, "teacher": teacher})
+    def terms(self, out: Output, batch: Batch, teacher: Output | None = None, network: nn.Module | None = None) -> dict[str, Tensor]:
+        """Every named term of the loss of what the network (or a peer) said of a batch."""
+        network = self.network if network is None else network
+        offers = {"x": batch.x, "index": batch.index, "progress": self.progress, "teacher": teacher, "network": network}
+        return self.loss_terms(out, offers)
 
     def objective(self, batch: Batch, teacher: Output | None = None) -> tuple[Tensor, Tensor, Tensor, tuple[str, ...], tuple[str, ...]]:
         """The loss of one batch; its terms and the placed modules' statistics (T,), fp32; how many it got right; the names of both.
@@ -243,6 +248,8 @@ class Learner(pl.LightningModule):
         sums = self.trainer.strategy.reduce(torch.cat([totals.sums, totals.correct[None]]), reduce_op="sum")
         values = sums.tolist()  # the one host read of an epoch
         row = totals.row(values, epoch=self.current_epoch, count=self.steps_per_epoch * world, world_size=world, rate=self.rate)
+        if hasattr(self.algorithm, "on_epoch_end"):
+            self.algorithm.on_epoch_end(self, row)
         self.callbacks.call("on_epoch_end", self, row)
 
     @property

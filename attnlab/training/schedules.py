@@ -57,6 +57,25 @@ def cosine(*, warmup: float = 0.0, final: float = 0.0, total_steps: int, steps_p
     return partial(_cosine, final=final, warmup_steps=warmup_steps, total_steps=total_steps)
 
 
+def cycles(*, lengths: list[float], final: float = 0.0, warmup: float = 0.0, total_steps: int, steps_per_epoch: int) -> Schedule:
+    """Cosines one after another, each from 1 down to ``final``, the next beginning at 1 again (1608.03983).
+
+    ``lengths``: relative to each other, above 0; [1, 1, 1] are three of a third of the run. ``warmup`` is of the first. A callback that
+    acts at the end of each cycle (snapshots, magnitude_pruning) takes the same lengths, see ``cycle_ends``.
+    """
+    _fraction("final", final)
+    warmup_steps = _warmup_steps(warmup, total_steps, steps_per_epoch)
+    return partial(_cycles, ends=cycle_ends(lengths, total_steps), final=final, warmup_steps=warmup_steps)
+
+
+def cycle_ends(lengths: list[float], total_steps: int) -> tuple[int, ...]:
+    """The number of steps done at the end of every cycle; the last is ``total_steps``. ValueError: no lengths, one that is not above 0."""
+    if not lengths or not all(0 < length < math.inf for length in lengths):
+        raise ValueError(f"lengths must be one or more numbers above 0, got {list(lengths)}")
+    whole = math.fsum(lengths)
+    return tuple(round(math.fsum(lengths[: i + 1]) / whole * total_steps) for i in range(len(lengths)))
+
+
 def one_cycle(
     *,
     peak: float = 0.3,
@@ -95,6 +114,12 @@ def _step_decay(step: int, *, every: int, gamma: float, warmup_steps: int) -> fl
 def _cosine(step: int, *, final: float, warmup_steps: int, total_steps: int) -> float:
     done = min(max(step - warmup_steps, 0) / max(total_steps - warmup_steps, 1), 1.0)
     return (final + (1 - final) * (1 + math.cos(math.pi * done)) / 2) * _ramp(step, steps=warmup_steps)
+
+
+def _cycles(step: int, *, ends: tuple[int, ...], final: float, warmup_steps: int) -> float:
+    i = min(bisect_right(ends, step), len(ends) - 1)
+    start = ends[i - 1] if i else 0
+    return _cosine(step - start, final=final, warmup_steps=0 if i else warmup_steps, total_steps=ends[i] - start)
 
 
 def _one_cycle(step: int, *, start: float, final: float, top: float, last: int, anneal: str) -> float:

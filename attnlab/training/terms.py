@@ -6,7 +6,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from attnlab.config.asking import asked
-from attnlab.network import Network, Output
+from attnlab.network import Output
 
 
 class LossTerms:
@@ -15,8 +15,8 @@ class LossTerms:
     A further term is called with what it asks for by name and gives a 0-d tensor, or a dict of them; a loss may ask for more than its two.
     """
 
-    def __init__(self, loss: nn.Module, network: Network, further: Mapping[str, Callable[..., Any]]) -> None:
-        self.loss, self.network = loss, network
+    def __init__(self, loss: nn.Module, further: Mapping[str, Callable[..., Any]]) -> None:
+        self.loss = loss
         self.loss_asks = asked(loss, skip=2)
         self.further = [(name, term, asked(term)) for name, term in further.items()]
 
@@ -29,9 +29,10 @@ class LossTerms:
         return next((term for term, _, names in self.further if name in names), type(self.loss).__name__)
 
     def __call__(self, out: Output, offers: Mapping[str, Any]) -> dict[str, Tensor]:
-        offers = {**offers, "out": out, "target": out.target, "network": self.network}
+        """The terms of what `offers["network"]` said of a batch."""
+        offers = {**offers, "out": out, "target": out.target}
         terms = dict(self.loss(out, out.target, **{name: offers[name] for name in self.loss_asks}))
-        terms |= self.network.penalties()
+        terms |= offers["network"].penalties()
         for name, term, names in self.further:
             value = term(**{key: offers[key] for key in names})
             terms |= value if isinstance(value, Mapping) else {name: value}

@@ -36,6 +36,7 @@ NEEDS = {
     "explainer=klfds": [*NARROW, "explainer.klfds.num_samples=50"],
     "explainer=fixed_edges": [*NARROW, "model.stem=edges"],
     "callback=best": [*NARROW, "data.val=0.2"],
+    "callback=mc_dropout": [*NARROW, "regularizer=dropout"],
     "callback=early_stop": [*NARROW, "data.val=0.2"],
     "trainer=ddp": [*NARROW, "trainer.devices=1"],
 }
@@ -132,7 +133,8 @@ def test_two_steps(case: str, tmp_path: Path, no_host_reads: list[list[str]], re
     from attnlab.pipeline.dry_run import dry_run
 
     words = overrides(case)
-    if case.startswith("distillation=") and case not in ("distillation=none", "distillation=dml"):
+    alone = ("distillation=none", "distillation=dml", "distillation=oskd")
+    if case in ("init=teacher", "init=hcore") or (case.startswith("distillation=") and case not in alone):
         words = [*words, f"teacher={request.getfixturevalue('teacher')}"]
     if case in ("ood=aleatoric", "ood=mutual_information"):
         with pytest.raises(ValueError, match="compares the members of an ensemble, and this is one network"):

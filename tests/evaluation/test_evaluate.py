@@ -11,8 +11,8 @@ import torch
 from scipy.special import softmax
 from torch import nn
 
+from attnlab.ensemble import Ensemble, Renormalised
 from attnlab.evaluate import evaluate, plan_of
-from attnlab.evaluation.ensemble import Ensemble, Renormalised
 from attnlab.network import Output
 from attnlab.records.record import Record
 from tests.commands import command
@@ -161,6 +161,15 @@ def test_members_are_fed_by_their_own_moments(made) -> None:
     assert found["run_id"].startswith("digits-resnet18-x2-")
 
 
+def test_features_joined_are_the_mean_of_the_logits(made) -> None:
+    """CAT: one final layer on all features gives the members' mean logits; heads that need it work."""
+    found = read(evaluate([made["plain"], made["rect"]], ["ood=vim"], join="features"))
+    assert found["run_id"].partition("-x2")[2].startswith("-cat-") and "join=features" in found["command"]
+    assert "ood/vim/photos/auroc" in found["metrics"]
+    plain = read(evaluate([made["plain"], made["rect"]], []))
+    assert found["metrics"]["test/nll"] != plain["metrics"]["test/nll"]
+
+
 def test_the_command(made) -> None:
     words = [f"run={made['rect']}", f"run={made['plain']}", "ood=[msp,entropy]", "data.ood=[photos]"]
     done = command("attnlab.evaluate", *words)
@@ -175,6 +184,8 @@ def test_the_command(made) -> None:
 MISTAKES = {
     ("run={plain}", "run={plain}"): "is given twice; the members of an ensemble are different runs",
     ("run={plain}", "run={points}"): "learned 2 classes (upper, lower) of [2], and digits-resnet18-s0-",
+    ("run={plain}", "join=features"): "join=features joins several runs, and one is given",
+    ("run={plain}", "run={rect}", "join=logits"): "join=logits: must be one of probabilities, features",
     ("run={plain}", "run=/no/such/run"): "there is no such folder",
     ("run={plain}", "run={rect}", "data=two_moons"): "choose data of the same shape and classes",
     ("run={plain}", "run={rect}", "model.width=8"): "model is the run's own and cannot be changed here",

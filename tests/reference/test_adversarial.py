@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from attnlab.evaluation.adversarial import Adversarial, fgsm, pgd
+from attnlab.evaluation.adversarial import Adversarial
+from attnlab.losses.adversarial import fgsm, pgd
 from attnlab.network import Network
 
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from attnlab.attention.rect import RectAttention
-from attnlab.evaluation.ensemble import Ensemble
+from attnlab.ensemble import Ensemble
 from attnlab.explainers.gradcam import GradCAM, grad_cam
 from attnlab.network import Network
 from tests.backbones.test_backbones import CASES

@@ -7,7 +7,7 @@ import torch
 from scipy.spatial.distance import jensenshannon
 from torch import nn
 
-from attnlab.evaluation.ensemble import Ensemble
+from attnlab.ensemble import Ensemble
 from attnlab.network import Network
 from attnlab.ood.aleatoric import Aleatoric
 from attnlab.ood.bank import Bank

@@ -40,12 +40,17 @@ class Ensemble(nn.Module):
         outs = [member(x) for member in self.members]
         if len({out.logits.shape for out in outs}) > 1:
             raise ValueError(f"members disagree on the classes: logits of {', '.join(str(tuple(out.logits.shape)) for out in outs)}")
-        dtype = torch.float32 if x.device.type == "mps" else torch.float64  # a confident member's doubt is below fp32's resolution
-        log_p_MBK = torch.stack([out.logits.to(dtype).log_softmax(1) for out in outs])
-        logits_BK = log_p_MBK.logsumexp(0) - math.log(len(outs))
+        logits_BK = mixture([out.logits for out in outs])
         features = [out.features for out in outs]
         side_by_side = None if any(one is None for one in features) else torch.cat([one.flatten(1) for one in features], 1)
         return Output(logits_BK, side_by_side, None, members=tuple(outs))
+
+
+def mixture(logits: Sequence[Tensor]) -> Tensor:
+    """``log( 1/M sum_m softmax(z_m) )`` (B, K) of the members' logits, in float64 where the device has it."""
+    dtype = torch.float32 if logits[0].device.type == "mps" else torch.float64  # a confident member's doubt is below fp32's resolution
+    log_p_MBK = torch.stack([z_BK.to(dtype).log_softmax(1) for z_BK in logits])
+    return log_p_MBK.logsumexp(0) - math.log(len(logits))
 
 
 class Renormalised(nn.Module):
@@ -59,6 +64,10 @@ class Renormalised(nn.Module):
         (mean_C, std_C), (own_mean_C, own_std_C) = (torch.tensor(moments, dtype=torch.float64) for moments in (given, learned))
         self.register_buffer("scale_C", (std_C / own_std_C).float())
         self.register_buffer("bias_C", ((mean_C - own_mean_C) / own_std_C).float())
+
+    @property
+    def fc(self) -> nn.Module | None:
+        return getattr(self.network, "fc", None)
 
     def forward(self, x: Tensor, target: Tensor | None = None) -> Output:
         channels = (-1, *[1] * (x.ndim - 2))

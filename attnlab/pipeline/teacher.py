@@ -1,11 +1,7 @@
 """Teacher: the network that `teacher=` names, built from its record and loaded for training another."""
 
 import logging
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
-
-import torch
 from torch import nn
 
 from attnlab.config.checks import check
@@ -19,6 +15,8 @@ from attnlab.network import Network
 from attnlab.pipeline.factory import make_learner
 from attnlab.placement.places import places_of, shapes_by_place
 from attnlab.records.checkpoint import TERMS, inspect_checkpoint
+from attnlab.records.result import read_result
+from attnlab.records.weights import read_weights
 from attnlab.training.settings import Settings
 from attnlab.training.teacher import Teacher
 
@@ -80,7 +78,7 @@ def _of_weights(plan: Plan, data: ImageData) -> tuple[nn.Module, str]:
     if plan.teacher is None:
         raise ConfigError(f"teacher={plan.full['teacher']}: give the file itself; it is known by its contents only")
     network = make_learner(plan, data, trains=False).network
-    state = _weights(Path(plan.teacher))
+    state = read_weights(plan.teacher, where=f"teacher={plan.teacher}")
     state = {key.removeprefix("network."): value for key, value in state.items() if not key.startswith(("loss.", TERMS))}
     target = network if any(key.startswith("backbone.") for key in state) else network.backbone
     own = target.state_dict()
@@ -89,22 +87,6 @@ def _of_weights(plan: Plan, data: ImageData) -> tuple[nn.Module, str]:
             raise ConfigError(f"teacher={plan.teacher}: does not fit this run's own network (at {name}); weights alone tell no other")
     target.load_state_dict(state)
     return network, plan.teacher
-
-
-def _weights(path: Path) -> Mapping[str, torch.Tensor]:
-    try:
-        if path.suffix == ".safetensors":
-            from safetensors.torch import load_file
-
-            return load_file(path)
-        state: Any = torch.load(path, map_location="cpu", weights_only=True)
-        state = state.get("state_dict", state)
-        if all(isinstance(value, torch.Tensor) for value in state.values()):
-            return state
-        raise ValueError("holds other things than tensors")
-    except Exception as error:  # zip, pickle, header and attribute errors of every kind
-        reason = " ".join(str(error).split(". ")[0].split())
-        raise ConfigError(f"teacher={path}: is no state dict that can be loaded ({reason or type(error).__name__})") from error
 
 
 def _what(shape: tuple[int, ...], classes: list[str]) -> str:

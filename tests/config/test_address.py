@@ -79,7 +79,7 @@ def test_the_label_reads_well() -> None:
     [
         (["data=cifar10", "model.width=16", "attention=rect"], "cifar10-resnet18-w16-rect-s0"),
         (["data=parquet", "data.path=/x/fashion mnist/", "trainer.max_epochs=200"], "fashion.mnist-resnet18-e200-s0"),
-        (["data=image_folder", "data.path=/x/图"], "image_folder-resnet18-s0"),
+        (["data=image_folder", "data.path='/x/图'"], "image_folder-resnet18-s0"),
         (["model=timm", "model.name=hf-hub:timm/resnet18.a1"], "digits-resnet18.a1-s0"),
         (["model=wrn28_10", "model.width=160", "trainer.max_epochs=4"], "digits-wrn28_10-s0"),
         (["experiment=rect/cluttered_digits", "seed=2"], "cluttered_digits-resnet18-w16-e12-s2"),

@@ -128,7 +128,7 @@ def label_of(full: Mapping[str, Any], choices: Mapping[str, Any]) -> str:
     """`digits-resnet18-w16-rect-e200-s0`: data, model, its width and the epochs where they are not those of their files, components, and
     what differs from the usual loss and algorithm.
 
-    A folder of images goes by its own name, a model of timm by timm's. Folders are found by their address alone, so labels are free to change.
+    A folder of images goes by its own name, a model of timm by timm's. Folders are found by their address: labels are free to change.
     """
     choice = {name: str(choices.get(name) or name) for name in GROUPS}
     parts = [_own_word(full["data"], "path") or choice["data"], _own_word(full["model"], "name") or choice["model"]]

@@ -2,6 +2,7 @@
 
 import logging
 from pathlib import Path
+
 from torch import nn
 
 from attnlab.config.checks import check
@@ -13,8 +14,9 @@ from attnlab.data.base import ImageData
 from attnlab.evaluation.ensemble import Renormalised
 from attnlab.network import Network
 from attnlab.pipeline.factory import make_learner
+from attnlab.pipeline.own_weights import fill
 from attnlab.placement.places import places_of, shapes_by_place
-from attnlab.records.checkpoint import TERMS, inspect_checkpoint
+from attnlab.records.checkpoint import inspect_checkpoint
 from attnlab.records.result import read_result
 from attnlab.records.weights import read_weights
 from attnlab.training.settings import Settings
@@ -78,14 +80,8 @@ def _of_weights(plan: Plan, data: ImageData) -> tuple[nn.Module, str]:
     if plan.teacher is None:
         raise ConfigError(f"teacher={plan.full['teacher']}: give the file itself; it is known by its contents only")
     network = make_learner(plan, data, trains=False).network
-    state = read_weights(plan.teacher, where=f"teacher={plan.teacher}")
-    state = {key.removeprefix("network."): value for key, value in state.items() if not key.startswith(("loss.", TERMS))}
-    target = network if any(key.startswith("backbone.") for key in state) else network.backbone
-    own = target.state_dict()
-    for name in {**own, **state}:
-        if name not in own or name not in state or own[name].shape != state[name].shape:
-            raise ConfigError(f"teacher={plan.teacher}: does not fit this run's own network (at {name}); weights alone tell no other")
-    target.load_state_dict(state)
+    where = f"teacher={plan.teacher}"
+    fill(network, read_weights(plan.teacher, where=where), where=where)
     return network, plan.teacher
 
 

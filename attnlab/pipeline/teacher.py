@@ -5,7 +5,6 @@ from pathlib import Path
 
 from torch import nn
 
-from attnlab.config.checks import check
 from attnlab.config.plan import Plan, outputs
 from attnlab.config.result import read_result
 from attnlab.config.targets import ConfigError
@@ -14,9 +13,9 @@ from attnlab.data.base import ImageData
 from attnlab.evaluation.ensemble import Renormalised
 from attnlab.network import Network
 from attnlab.pipeline.factory import make_learner
+from attnlab.pipeline.load import network_of, plan_of_record, recorded
 from attnlab.pipeline.own_weights import fill
 from attnlab.placement.places import places_of, shapes_by_place
-from attnlab.records.checkpoint import inspect_checkpoint
 from attnlab.records.result import read_result
 from attnlab.records.weights import read_weights
 from attnlab.training.settings import Settings
@@ -54,23 +53,14 @@ def _of_run(plan: Plan, data: ImageData) -> tuple[nn.Module, str]:
     found = read_result(folder)
     if not found.result:
         raise ConfigError(f"{where}: its record cannot be read ({found.error or 'there is no result.json'})")
-    try:
-        config, learned = dict(found.result["config"]), found.result["data"]
-        shape, classes, moments = tuple(learned["shape"]), list(learned["classes"]), (list(learned["mean"]), list(learned["std"]))
-        config |= {"allow_targets": list(plan.allow), "paths": dict(plan.full["paths"])}  # a record permits nothing
-        own = check(config, choices={}, overrides=())
-    except (ValueError, KeyError, TypeError) as error:
-        reason = f"{type(error).__name__}: {error}" if not isinstance(error, ConfigError) else str(error)
-        raise ConfigError(f"{where}: its record cannot be read ({' '.join(reason.split())})") from error
-    if (shape, classes) != (data.shape, list(data.classes)):
-        ours, theirs = _what(data.shape, list(data.classes)), _what(shape, classes)
+    result = dict(found.result)
+    own = plan_of_record(result, paths=plan.full["paths"], allow=plan.allow, where=where)
+    learned = recorded(result, where=where)
+    if (learned.shape, learned.classes) != (data.shape, list(data.classes)):
+        ours, theirs = _what(data.shape, list(data.classes)), _what(learned.shape, learned.classes)
         raise ConfigError(f"{where}: learned {theirs}, and this run learns {ours}; a teacher has the student's classes and shape")
-    learner, path = make_learner(own, data, trains=False), folder / "last.ckpt"
-    checkpoint, wrong = inspect_checkpoint(path, (address,), learner.state_dict()) if path.exists() else ({}, "is missing")
-    if wrong:
-        raise ConfigError(f"{where}: its last.ckpt {wrong}")
-    learner.restore(checkpoint)
-    network = learner.tested()
+    network = network_of(own, data, folder, (address,), where=where)
+    moments = (list(learned.mean), list(learned.std))
     given = (list(data.mean), list(data.std))
     return network if given == moments else Renormalised(network, given=given, learned=moments), folder.name
 

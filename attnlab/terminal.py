@@ -1,11 +1,11 @@
-"""Terminal: what a person sees of an error: one line for a mistake of theirs, a traceback for one of ours."""
+"""Terminal: what a person sees: tables; of an error one line for a mistake of theirs, a traceback for one of ours."""
 
 import contextlib
 import errno
 import logging
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 
 from attnlab.config.compose import explain
 
@@ -36,6 +36,36 @@ def console() -> None:
         log.addHandler(handler)
     log.setLevel(logging.DEBUG)
     log.propagate = False
+
+
+def aligned(heads: Sequence[str], rows: Sequence[Sequence[str]], *, right: Sequence[str] = ()) -> list[str]:
+    """A table as plain lines, its columns as wide as they need; those named in `right` end together."""
+    heads, right = [*map(visible, heads)], [*map(visible, right)]
+    lines = [heads, *([*map(visible, row)] for row in rows)]
+    widths = [max(len(line[column]) for line in lines) for column in range(len(heads))]
+    placed = [
+        [cell.rjust(width) if head in right else cell.ljust(width) for cell, width, head in zip(line, widths, heads)] for line in lines
+    ]
+    return ["  ".join(cells).rstrip() for cells in placed]
+
+
+def print_table(
+    heads: Sequence[str], rows: Sequence[Sequence[str]], *, right: Sequence[str] = (), colours: Mapping[str, str] | None = None
+) -> None:
+    """On stdout: with colours (by a cell's text) in a terminal; in a pipe plain columns."""
+    if not sys.stdout.isatty():
+        print("\n".join(aligned(heads, rows, right=right)))
+        return
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for head in heads:
+        table.add_column(visible(head), justify="right" if head in right else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*(Text(visible(cell), style=(colours or {}).get(cell.removesuffix(" !"), "")) for cell in row))
+    Console().print(table)
 
 
 def leave(text: str, *, code: int = 1) -> None:

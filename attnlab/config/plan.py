@@ -131,7 +131,7 @@ def label_of(full: Mapping[str, Any], choices: Mapping[str, Any]) -> str:
     A folder of images goes by its own name, a model of timm by timm's. Folders are found by their address: labels are free to change.
     """
     choice = {name: str(choices.get(name) or name) for name in GROUPS}
-    parts = [_own_word(full["data"], "path") or choice["data"], _own_word(full["model"], "name") or choice["model"]]
+    parts = [own_word(full["data"], "path") or choice["data"], own_word(full["model"], "name") or choice["model"]]
     parts += _departs(full, "model", "width", choice["model"], "w")
     for name, group in GROUPS.items():
         if group.several and group.trains:
@@ -142,7 +142,7 @@ def label_of(full: Mapping[str, Any], choices: Mapping[str, Any]) -> str:
     return "-".join([stem, *_departs(full, "trainer", "max_epochs", choice["trainer"], "e"), f"s{full['seed']}"])
 
 
-def _own_word(node: Mapping[str, Any], key: str) -> str:
+def own_word(node: Mapping[str, Any], key: str) -> str:
     """What a node's own `path` or `name` calls it: the last part, which need not lie there, in letters that a label may have."""
     value = node.get(key)
     word = Path(value).expanduser().absolute().name if isinstance(value, str) else ""

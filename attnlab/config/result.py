@@ -74,8 +74,9 @@ class Found:
         return str(message) if message else None
 
 
-def read_result(folder: Path) -> Found:
-    """The run in `folder` as its result.json states it; `interrupted` where there is only a checkpoint."""
+def read_result(folder: Path, *, name: str = "") -> Found:
+    """The run in `folder` as its result.json states it; `interrupted` where there is only a checkpoint. name: of the run whose record it
+    must be, where the folder has another."""
     try:
         text = (folder / "result.json").read_bytes().decode()
         result = json.loads(text)
@@ -87,7 +88,7 @@ def read_result(folder: Path) -> Found:
         return Found(BROKEN, folder, wrong="is damaged (no text)")
     except (ValueError, RecursionError) as error:
         return Found(BROKEN, folder, wrong=f"is damaged ({'empty' if not text.strip() else error})")
-    wrong = _wrong(result, folder.name)
+    wrong = _wrong(result, name or folder.name)
     return Found(BROKEN, folder, wrong=wrong) if wrong else Found(result["status"], folder, _readable(result))
 
 

@@ -21,7 +21,7 @@ from attnlab.config.groups import GROUPS, having
 from attnlab.config.overrides import key_of, permits
 from attnlab.config.plan import Plan
 from attnlab.config.targets import ConfigError
-from attnlab.terminal import console, leave, one_line
+from attnlab.terminal import console, leave, one_line, tells_version
 
 FREE = {"data", "trainer", *having(trains=False)}  # groups that may be chosen anew
 ASKED = tuple(having(trains=False, several=True))  # what is asked of a network: heads, evaluators, explainers
@@ -148,6 +148,8 @@ def main() -> None:
     words = sys.argv[1:]
     if not words or {"-h", "--help"} & set(words):
         print(HELP)
+        return
+    if tells_version(words):
         return
     console()
     runs, files = ([word.partition("=")[2] for word in words if word.startswith(key)] for key in ("run=", "weights="))

@@ -1,6 +1,5 @@
 """`python -m attnlab.runs [list|show|diff|prune] ...`: the runs that are there. Starts nothing; only prune yes=true removes."""
 
-import os
 import shutil
 import sys
 import time
@@ -23,7 +22,7 @@ from attnlab.records.query import (
 )
 from attnlab.records.record import Record
 from attnlab.records.result import BROKEN, FAILED, FINISHED, INTERRUPTED, RUNNING, read_result
-from attnlab.terminal import console, one_line, print_table, visible
+from attnlab.terminal import console, one_line, print_table, reader_left, tells_version, visible
 
 HELP = f"""{__doc__}
 
@@ -165,14 +164,15 @@ def main() -> None:
     if {"-h", "--help"} & set(words):
         print(HELP)
         return
+    if tells_version(words):
+        return
     console()
     with one_line():
         try:
             run_command(words)
             sys.stdout.flush()
-        except BrokenPipeError:  # the reader of our output left
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            sys.exit(1)
+        except BrokenPipeError:
+            reader_left()
 
 
 if __name__ == "__main__":

@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING
 from attnlab.config.overrides import FOREIGN, key_of, permits
 from attnlab.config.suggest import nearest
 from attnlab.config.targets import ConfigError
-from attnlab.terminal import console, leave, message
+from attnlab.terminal import console, leave, message, tells_version
 
 if TYPE_CHECKING:
     from attnlab.records.index import Records
@@ -80,6 +80,8 @@ def read_request(words: Sequence[str]) -> Request:
 
         raise ConfigError(f"table=NAME is required; there are {', '.join(table_names())}")
     out = Path(given["out"]) if given.get("out") else None
+    if out and out.suffix and out.suffix not in ENDINGS and "format" not in given:
+        raise ConfigError(f"out={out}: its ending says no format; use one of {', '.join(ENDINGS)}, or add format={'|'.join(FORMATS)}")
     ending = ENDINGS.get(out.suffix, "text") if out else "text"
     action, style = given.get("action", "show"), given.get("format", ending)
     wandb = given.get("wandb", "false")
@@ -216,6 +218,8 @@ def cli() -> None:
         from attnlab.tables.spec import table_names
 
         print(f"{__doc__}\nTables: {', '.join(table_names())}")
+        return
+    if tells_version(words):
         return
     console()
     try:

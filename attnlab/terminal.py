@@ -3,9 +3,11 @@
 import contextlib
 import errno
 import logging
+import os
 import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from typing import NoReturn
 
 from attnlab.config.compose import explain
 
@@ -68,10 +70,25 @@ def print_table(
     Console().print(table)
 
 
+def tells_version(words: Sequence[str]) -> bool:
+    """Answers `--version` on stdout."""
+    if "--version" in words:
+        import attnlab
+
+        print(f"attnlab {attnlab.__version__}")
+    return "--version" in words
+
+
 def leave(text: str, *, code: int = 1) -> None:
     sys.stderr.write(f"attnlab: {visible(' '.join(text.split()))}\n")
     sys.stderr.flush()
     sys.exit(code)
+
+
+def reader_left() -> NoReturn:
+    """The reader of our output left (`| head`): there is nobody to tell."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    sys.exit(1)
 
 
 @contextlib.contextmanager

@@ -36,7 +36,7 @@ def grouped_runs(rows: Sequence[Line], *, keys: Sequence[str], metric: str, path
         most = max(len(values) for values in table.values())
         cut = draw is _bars and axes.get_ylim()[0] > 0
         note = ("mean" if draw is _bars else "mean and sd") + (f" over up to {most} runs, each a dot" if most > 1 else " of one run each")
-        note += "; the axis does not begin at 0" * cut
+        note += "; the axis does not begin at 0" if cut else ""
         text_at(figure, WIDTH - right, 0.32, note, fontsize=SMALL, color=QUIET, ha="right")
     return path
 

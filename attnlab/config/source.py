@@ -111,9 +111,10 @@ def _fields(module: str, node: ast.ClassDef) -> dict[str, Parameter]:
     """Of a dataclass."""
     found = {}
     for item in node.body:
-        if isinstance(item, ast.AnnAssign) and isinstance(item.target, ast.Name) and not item.target.id.startswith("_"):
-            if "ClassVar" not in ast.unparse(item.annotation):
-                found[item.target.id] = _parameter(module, item.target.id, item.annotation, item.value, item.lineno)
+        if not (isinstance(item, ast.AnnAssign) and isinstance(item.target, ast.Name)) or "ClassVar" in ast.unparse(item.annotation):
+            continue
+        if not item.target.id.startswith("_"):
+            found[item.target.id] = _parameter(module, item.target.id, item.annotation, item.value, item.lineno)
     return found
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from attnlab.config.checks import check
-from attnlab.config.compose import hydra_version, loosen, typed
+from attnlab.config.compose import hydra_version, loosen, plain_folders, typed
 from attnlab.config.plan import Plan
 from attnlab.config.targets import config_dir
 from attnlab.sweeps.local import register
@@ -60,16 +60,17 @@ def main(job: Callable[[Plan], Any], *, config_name: str = "train") -> None:
             failed.append(error)
 
     try:
-        if {"-m", "--multirun", "hydra.mode=MULTIRUN"} & set(command):
-            from attnlab.sweeps.sweep import Sweep
+        with plain_folders(command):
+            if {"-m", "--multirun", "hydra.mode=MULTIRUN"} & set(command):
+                from attnlab.sweeps.sweep import Sweep
 
-            count = Sweep(job).run(entry)
-            if count:
-                leave(f"{count} of the sweep's jobs failed; repeat the command to retry them")
-        else:
-            entry()
-            if failed:
-                raise failed[0]
+                count = Sweep(job).run(entry)
+                if count:
+                    leave(f"{count} of the sweep's jobs failed; repeat the command to retry them")
+            else:
+                entry()
+                if failed:
+                    raise failed[0]
     except KeyboardInterrupt:
         leave("interrupted; the same command goes on from the last checkpoint", code=130)
     except BrokenPipeError:

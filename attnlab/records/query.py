@@ -223,9 +223,10 @@ def ordered(runs: Sequence[StoredRun], key: str | None) -> list[StoredRun]:
 
 
 def find_run(word: str, runs: Sequence[StoredRun]) -> StoredRun:
-    """The run that a folder, a run_id or the beginning of an address names."""
+    """The run that a folder, a run_id, or the beginning of an address or of a run_id names."""
     name = Path(word).name if Path(word).is_dir() else word.rstrip("/")
     hits = [run for run in runs if run.run_id == name] or [run for run in runs if run.address.startswith(name)]
+    hits = hits or [run for run in runs if name and run.run_id.startswith(name)]
     if len(hits) == 1:
         return hits[0]
     if hits:

@@ -33,6 +33,7 @@ class Figures:
         from attnlab import figures
 
         test = trained.data.split(TEST)
+        classes = trained.data.classes
         chosen = torch.linspace(0, len(test) - 1, min(NUM_IMAGES, len(test))).round().long()
         images = test.subset(chosen).in_memory()
         for key, maps in trained.maps.items():
@@ -42,6 +43,9 @@ class Figures:
                 path=trained.picture(f"attention_{key.replace('@', '_at_').replace('/', '.')}.png", "attention"),
                 rectangles_N5=trained.rectangles[key][chosen] if key in trained.rectangles else None,
                 boxes_N4=images.boxes,
-                titles=[trained.data.classes[index] for index in guessed_N[chosen].tolist()],
+                titles=[
+                    classes[guess] if guess == label else f"{classes[guess]}, is {classes[label]}"
+                    for guess, label in zip(guessed_N[chosen].tolist(), images.labels.tolist())
+                ],
                 correct=(images.labels == guessed_N[chosen]).tolist(),
             )

@@ -63,6 +63,7 @@ def make_learner(
     network, shapes = make_network(plan, data, offers, placements)
     for placement in network.placed.placements:
         log.info("%s %s %s (%s)", placement.name, placement.how, placement.place, " x ".join(map(str, placement.shape)))
+    warn_of_single_cells(network)
 
     (feature_shape,) = shapes[FEATURES].outputs if FEATURES in shapes else [(data.num_classes,)]
     loss = checked(build(full["loss"], allow=allow, where="loss"), where="loss")(data.num_classes, feature_shape[0])
@@ -105,6 +106,14 @@ def make_learner(
     if teacher and "teacher" not in learner.asks:
         raise ConfigError(f"teacher={full['teacher']}: nothing in this run follows it; add distillation=kd, or drop the teacher")
     return learner
+
+
+def warn_of_single_cells(network: Network) -> None:
+    """Attention over a map of one cell has nothing to choose from."""
+    shapes = {placement.key: placement.shape for placement in network.placed.placements}
+    for key, component in network.placed.components():
+        if hasattr(component, "map") and len(shape := shapes.get(key, ())) == 3 and shape[1] * shape[2] == 1:
+            log.warning("%s: its map is 1 x 1, one cell for the whole image; choose an earlier place, or larger images", key)
 
 
 def make_placements(plan: Plan) -> tuple[dict[str, Mapping[str, Any]], dict[str, Callable[[Network], torch.Tensor]]]:

@@ -24,7 +24,8 @@ def epochs(run: StoredRun) -> str:
 
 def clock(seconds: float) -> str:
     seconds = round(seconds)
-    return f"{seconds // 3600}:{seconds // 60 % 60:02d}:{seconds % 60:02d}"
+    hours = f"{seconds // 3600}:{seconds // 60 % 60:02d}" if seconds >= 3600 else f"{seconds // 60}"
+    return f"{hours}:{seconds % 60:02d}"
 
 
 def show_run(run: StoredRun) -> None:

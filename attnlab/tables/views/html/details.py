@@ -61,9 +61,9 @@ def _drawings(folders: Sequence[RunFolder]) -> list[tuple[str, str]]:
     for title, about, scale, digits, best, keys in CURVES:
         bands: list[Band] = []
         for name, key in keys.items():
-            runs = [{int(row["epoch"]) + 1: scale * row[key] for row in one.history if key in row} for one in folders]
+            runs = [{int(row["epoch"]): scale * row[key] for row in one.history if key in row} for one in folders]
             if not any(runs):  # measured once, at the end
-                ends = [(int(one.history[-1]["epoch"]) + 1, _metric(one, key)) for one in folders if one.history]
+                ends = [(int(one.history[-1]["epoch"]), _metric(one, key)) for one in folders if one.history]
                 runs = [{epoch: scale * value} for epoch, value in ends if value is not None]
             if drawn := band(name, runs):
                 bands.append(drawn)
@@ -158,7 +158,7 @@ def _progress(one: RunFolder) -> str:
     config = one.result.get("config")
     trainer = config.get("trainer") if isinstance(config, dict) else None
     whole = trainer.get("max_epochs") if isinstance(trainer, dict) else None
-    done = int(one.history[-1]["epoch"]) + 1
+    done = int(one.history[-1]["epoch"])
     return f", epoch {done} of {whole}" if isinstance(whole, int) else f", epoch {done}"
 
 

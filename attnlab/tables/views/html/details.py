@@ -32,7 +32,7 @@ def panel(
     drawn = "".join(f"<figure><figcaption>{caption}</figcaption>{drawing}</figure>" for caption, drawing in _drawings(folders))
     shown = "".join(
         f'<figure><button type="button" class="zoom" aria-expanded="false" aria-label="Enlarge: {escape(caption)}">'
-        f'<img src="{uri}" width="{width}" height="{height}" alt="{escape(caption)}"></button>'
+        f'<img{_is_photograph(path)} src="{uri}" width="{width}" height="{height}" alt="{escape(caption)}"></button>'
         f'<figcaption>{escape(caption)} <a href="{link(path)}">file</a></figcaption></figure>'
         for caption, path, uri, width, height in pictures
     )
@@ -52,6 +52,10 @@ def panel(
             more,
         ]
     )
+
+
+def _is_photograph(path: Path) -> str:
+    return ' class="photograph"' if path.stem.startswith(("attention", "explanations")) else ""
 
 
 def _drawings(folders: Sequence[RunFolder]) -> list[tuple[str, str]]:

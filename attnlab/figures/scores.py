@@ -94,7 +94,15 @@ def score_histograms(
                 for artist in (filled, outline):  # axes.stairs would spend half of the time on limits that are set already
                     axes.add_artist(artist)
                 if (beyond := _beyond(values, edges)) >= 0.005:
-                    axes.text(0.96, base + 0.6, f"{beyond:.1%} beyond", transform=across, ha="right", fontsize=SMALL - 1, color=QUIET)
+                    axes.text(
+                        0.96,
+                        base + 0.6,
+                        f"{beyond:.{0 if beyond >= 0.02 else 1}%} beyond",
+                        transform=across,
+                        ha="right",
+                        fontsize=SMALL - 1,
+                        color=QUIET,
+                    )
                 if (value := auroc.get(head, {}).get(name)) is not None:
                     text_at(figure, left + panel + 0.05, middle, f"{value:.3f}", va="center", fontsize=NOTE)
             known = [value for value in auroc.get(head, {}).values() if value is not None and np.isfinite(value)]
@@ -142,7 +150,7 @@ def _set_ticks(axes: Axes, panel: float, stretched: bool) -> None:
     for place, text in marks:
         if not kept or (place - kept[-1][0]) * inch > (inches(text, SMALL) + inches(kept[-1][1], SMALL)) / 2 + 0.06:
             kept.append((place, text))
-    if len(kept) < 2 < len(marks):  # long numbers close together: two of them, well apart
+    if len(kept) < 2 <= len(marks):  # long numbers close together: two of them, well apart
         digits = max(0, math.ceil(-math.log10((high - low) / 20)))
         kept = [(place, f"{place:.{digits}f}".replace("-", "−")) for place in (low + 0.22 * (high - low), low + 0.78 * (high - low))]
     axes.xaxis.set_major_locator(FixedLocator([place for place, _ in kept]))

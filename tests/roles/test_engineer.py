@@ -84,7 +84,7 @@ def test_what_does_not_fit_is_named(hers: torch.nn.Module, tmp_path: Path) -> No
     told = "weights=x: does not fit the network, of 122 tensors: 1 of another shape (fc.weight 7x512, here 3x512); "
     with pytest.raises(ValueError, match=re.escape(told + "1 missing (conv1.weight); 1 left over (extra)")):
         put_weights(ours, wrong, where="weights=x")
-    with pytest.raises(ValueError, match="weights=none.pth: there is no such file"):
+    with pytest.raises(ValueError, match=r"weights=none\.pth: there is no such file"):
         read_weights("none.pth", where="weights=none.pth")
 
 

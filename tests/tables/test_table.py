@@ -406,7 +406,8 @@ def test_latex_is_balanced(shown: Table) -> None:
 @pytest.mark.skipif(shutil.which("pdflatex") is None, reason="no pdflatex")
 def test_latex_compiles(shown: Table, tmp_path: Path) -> None:
     tables = [table_latex.to_latex(table, details=details) for table in (shown, nasty(shown)) for details in ((), ("interval", "p"))]
-    source = "\\documentclass{article}\n\\usepackage[utf8]{inputenc}\n\\usepackage[T1]{fontenc}\n\\usepackage{booktabs,graphicx}\n\\begin{document}\n"
+    packages = "\\usepackage[utf8]{inputenc}\n\\usepackage[T1]{fontenc}\n\\usepackage{booktabs,graphicx}\n"
+    source = f"\\documentclass{{article}}\n{packages}\\begin{{document}}\n"
     (tmp_path / "t.tex").write_text(source + "\n".join(tables) + "\\end{document}\n")
     done = subprocess.run(
         ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "t.tex"], cwd=tmp_path, capture_output=True, text=True, errors="replace"

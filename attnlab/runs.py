@@ -6,6 +6,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from attnlab.config.result import BROKEN, FAILED, FINISHED, INTERRUPTED, RUNNING, read_result
 from attnlab.records.about import clock, diff_runs, epochs, metric, show_run
 from attnlab.records.grouping import HEADS, hidden_keys, number_of, rows_of, word_of
 from attnlab.records.query import (
@@ -21,7 +22,6 @@ from attnlab.records.query import (
     split,
 )
 from attnlab.records.record import Record
-from attnlab.records.result import BROKEN, FAILED, FINISHED, INTERRUPTED, RUNNING, read_result
 from attnlab.terminal import console, one_line, print_table, reader_left, tells_version, visible
 
 HELP = f"""{__doc__}

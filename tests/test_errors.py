@@ -12,7 +12,6 @@ import torch
 
 from attnlab.config.compose import compose, explain
 from attnlab.config.targets import ConfigError
-from tests import ROOT
 from tests.commands import command
 from tests.conftest import write_result
 

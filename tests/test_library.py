@@ -50,7 +50,8 @@ def test_heads_take_features_and_labels() -> None:
 
 def test_heads_on_logits_take_logits() -> None:
     from attnlab.ood.entropy import Entropy
-    from attnlab.ood.pytorch_ood_heads import KNN, MSP
+    from attnlab.ood.knn import KNN
+    from attnlab.ood.msp import MSP
 
     logits = torch.tensor([[9.0, 0, 0], [0, 0, 0]])
     for head in (MSP(), Entropy()):

@@ -11,13 +11,13 @@ from torch import Tensor, nn
 
 from attnlab.config.checks import check
 from attnlab.config.plan import Plan
+from attnlab.config.result import read_result
 from attnlab.config.targets import ConfigError
 from attnlab.data.loader import num_batches
 from attnlab.pipeline.factory import make_learner
 from attnlab.records.checkpoint import inspect_checkpoint
 from attnlab.records.query import find_run, read_runs
 from attnlab.records.record import FINISHED
-from attnlab.records.result import read_result
 
 
 class Normalise(nn.Module):

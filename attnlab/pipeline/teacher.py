@@ -16,7 +16,6 @@ from attnlab.pipeline.factory import make_learner
 from attnlab.pipeline.load import network_of, plan_of_record, recorded
 from attnlab.pipeline.own_weights import fill
 from attnlab.placement.places import places_of, shapes_by_place
-from attnlab.records.result import read_result
 from attnlab.records.weights import read_weights
 from attnlab.training.settings import Settings
 from attnlab.training.teacher import Teacher

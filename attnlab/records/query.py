@@ -11,10 +11,10 @@ from typing import Any
 
 from attnlab.config.groups import GROUPS
 from attnlab.config.plan import own_word
+from attnlab.config.result import INTERRUPTED, MISSING, Found, address_in, read_result, warnings_in
 from attnlab.config.suggest import nearest
 from attnlab.config.targets import config_dir, group_choices
 from attnlab.records.index import Records
-from attnlab.records.result import INTERRUPTED, MISSING, Found, address_in, read_result, warnings_in
 
 FIELDS = (
     "status",

@@ -13,7 +13,7 @@ from PIL import Image
 from tests.roles.conftest import block
 
 Command = Callable[..., tuple[list[str], str]]
-SMALL = ["trainer.accelerator=cpu", "evaluator=ood", "trainer.precision=32"]
+SMALL = ["trainer.accelerator=cpu", "evaluator=ood", "trainer.precision=32", "data.batch_size=4"]
 
 
 @pytest.fixture

@@ -1,4 +1,5 @@
-"""`python -m attnlab.evaluate run=RUN [evaluator=[...]] [explainer=[...]] [ood=[...]] [data...]`: evaluate a finished run again.
+"""`python -m attnlab.evaluate run=RUN [evaluator=[...]] [explainer=[...]] [ood=[...]] [data...]`: evaluate a finished run again, or with
+`weights=FILE model=... data=...` a network that was trained elsewhere.
 
 Tests the run's own network and runs evaluators on it: other evaluators, explainers or OOD heads than its own, or other data of the same
 shape and classes. What comes out is written to RUN/evaluations/<address>/result.json; the run's own record is not touched.
@@ -6,6 +7,9 @@ shape and classes. What comes out is written to RUN/evaluations/<address>/result
 Several `run=` are ONE deep ensemble (arXiv 1612.01474): the mean of their probabilities is tested as one network's, on the first run's
 data. The record is OUTPUTS/ensembles/<label>-<address>/result.json and names the members; their order does not matter.
 With `join=features` they are one network instead, their features side by side and a mean of their final layers (CAT, arXiv 2212.07346).
+
+`weights=FILE` is a .safetensors or a state dict of the network that model=NAME (model=timm model.name=NAME) builds, with its classifier;
+what does not fit is named. The record is OUTPUTS/networks/<label>-<address>/result.json. From Python: `evaluate_weights(FILE, [...])`.
 """
 
 import sys
@@ -18,13 +22,15 @@ from attnlab.config.groups import GROUPS, having
 from attnlab.config.overrides import key_of, permits
 from attnlab.config.plan import Plan
 from attnlab.config.targets import ConfigError
-from attnlab.terminal import console, leave, one_line
+from attnlab.terminal import console, leave, one_line, tells_version
 
 FREE = {"data", "trainer", *having(trains=False)}  # groups that may be chosen anew
 ASKED = tuple(having(trains=False, several=True))  # what is asked of a network: heads, evaluators, explainers
 JOINS = ("probabilities", "features")
 ENSEMBLE_HEADS = "ood=[msp,entropy]"  # what a distribution over classes tells; a single run's default holds energy, which it does not
 HELP = f"""{__doc__}
+  weights=FILE      a network trained elsewhere; all other words are those of a run: model=timm model.name=resnet18 data=image_folder
+                    data.path=FOLDER 'ood=[msp,knn]'; data.mean=[...] data.std=[...] where it was trained with others than data's own
   join=features     of several runs: one final layer on all their features, so that every OOD head works (default: probabilities)
   run=RUN           the folder of a finished run, its run_id, or the first digits of its address (3fa9); several are an ensemble
   evaluator=[calibration]   what is asked;  explainer=[gradcam]  maps of what the predictions rest on, drawn and scored
@@ -32,7 +38,7 @@ HELP = f"""{__doc__}
                     (an ensemble's heads are msp and entropy unless you say; energy, react and vim need one network's logits or layers)
   trainer=cpu       another device;  paths.outputs=DIR  where the runs are (default: outputs)
   hydra.searchpath=[..] allow_targets=[..]   configs and code of somebody else, where the run was made with them: a record permits nothing
-Everything else is the run's own configuration.
+Everything else is a run's own configuration.
 """
 
 
@@ -57,6 +63,10 @@ def plan_of(folder: Path, overrides: list[str]) -> tuple[Plan, dict[str, Any]]:
     stored = records.Record(folder).result()
     if stored is None:
         raise ValueError(f"run={folder}: has no result.json, so it is no run; look in outputs/runs")
+    if "members" in stored:
+        raise ValueError(f"run={folder}: is an ensemble; give its members: run={' run='.join(stored['members'])}")
+    if "weights" in stored:
+        raise ValueError(f"run={folder}: is of a network trained elsewhere; repeat its command: {stored.get('command')}")
     if stored["status"] != records.FINISHED:
         raise ValueError(f"run={folder}: is {stored['status']}, not finished; repeat its command first: {stored.get('command')}")
     given = {key_of(text) for text in overrides}
@@ -130,18 +140,35 @@ def evaluate(folders: Sequence[Path], overrides: list[str], *, join: str = "prob
     return EnsembleReevaluation(plan, runs, command=command, join=join).go()
 
 
+def evaluate_weights(file: str | Path, overrides: Sequence[str]) -> Path:
+    """Test a network that was trained elsewhere and ask it as a run of ours is asked; the path of its result.json.
+
+    file: .safetensors or a state dict, of the network that `overrides` describe: `["model=timm", "model.name=resnet18",
+    "data=image_folder", "data.path=FOLDER", "ood=[msp,knn]"]`. ConfigError, a ValueError of one line, for what does not fit.
+    """
+    from attnlab.pipeline.own_weights import WeightsEvaluation
+
+    command = " ".join(["python -m attnlab.evaluate", f"weights={file}", *overrides])
+    return WeightsEvaluation(compose(overrides), Path(file), command=command).go()
+
+
 def main() -> None:
     words = sys.argv[1:]
     if not words or {"-h", "--help"} & set(words):
         print(HELP)
         return
+    if tells_version(words):
+        return
     console()
-    runs = [word.removeprefix("run=") for word in words if word.startswith("run=")]
-    if not runs:
-        leave("give one run=RUN, the folder or the id of a finished run, or several for an ensemble")
+    runs, files = ([word.partition("=")[2] for word in words if word.startswith(key)] for key in ("run=", "weights="))
+    if bool(runs) + len(files) != 1:
+        leave("give one run=RUN, the folder or the id of a finished run, or several for an ensemble; or one weights=FILE")
     with one_line():
-        overrides = [word for word in words if not word.startswith(("run=", "join="))]
+        overrides = [word for word in words if not word.startswith(("run=", "join=", "weights="))]
         joins = [word.removeprefix("join=") for word in words if word.startswith("join=")]
+        if files:
+            print(evaluate_weights(files[0], overrides), flush=True)
+            return
         roots = [word.partition("=")[2] for word in overrides if key_of(word) == "paths.outputs"]
         folders = [folder_of(run, Path(roots[-1] if roots else "outputs")) for run in runs]
         path = evaluate(folders, overrides, join=joins[-1] if joins else JOINS[0])

@@ -7,6 +7,7 @@ Shows a paper's table beside what was measured here, lists the runs that are mis
   action=plan              what is missing, with commands and an estimate of the time from recorded runs
   action=run               run what is missing, then show; repeat it to go on after a stop
   format=text              text, md, csv (full precision), latex or html; else by the ending of out
+  details=[interval,p]     with format=latex: the 95% interval and the p of the paired difference, in a small line beneath each row
   out=FILE                 write there and not to standard output
   overrides=[a=b,c=d]      applied to every cell: another table, labelled as such
   rows=[A,B] columns=[C]   only these
@@ -27,7 +28,7 @@ from typing import TYPE_CHECKING
 from attnlab.config.overrides import FOREIGN, key_of, permits
 from attnlab.config.suggest import nearest
 from attnlab.config.targets import ConfigError
-from attnlab.terminal import console, leave, message
+from attnlab.terminal import console, leave, message, tells_version
 
 if TYPE_CHECKING:
     from attnlab.records.index import Records
@@ -35,8 +36,9 @@ if TYPE_CHECKING:
 
 ACTIONS = ("show", "plan", "run")
 ENDINGS = {".txt": "text", ".md": "md", ".csv": "csv", ".tex": "latex", ".html": "html"}
+DETAILS = ("interval", "p")
 FORMATS = tuple(ENDINGS.values())
-KEYS = ("table", "action", "format", "out", "overrides", "rows", "columns", "seeds", "paths.outputs", "hydra/launcher", "wandb")
+KEYS = ("table", "action", "format", "out", "overrides", "rows", "columns", "seeds", "paths.outputs", "hydra/launcher", "wandb", "details")
 
 
 @dataclass(frozen=True)
@@ -55,6 +57,7 @@ class Request:
     launcher: tuple[str, ...]
     wandb: bool = False
     permissions: tuple[str, ...] = ()
+    details: tuple[str, ...] = ()
 
 
 def read_request(words: Sequence[str]) -> Request:
@@ -80,18 +83,25 @@ def read_request(words: Sequence[str]) -> Request:
 
         raise ConfigError(f"table=NAME is required; there are {', '.join(table_names())}")
     out = Path(given["out"]) if given.get("out") else None
+    if out and out.suffix and out.suffix not in ENDINGS and "format" not in given:
+        raise ConfigError(f"out={out}: its ending says no format; use one of {', '.join(ENDINGS)}, or add format={'|'.join(FORMATS)}")
     ending = ENDINGS.get(out.suffix, "text") if out else "text"
     action, style = given.get("action", "show"), given.get("format", ending)
     wandb = given.get("wandb", "false")
     for key, value, known in (("action", action, ACTIONS), ("format", style, FORMATS), ("wandb", wandb, ("true", "false"))):
         if value not in known:
             raise ConfigError(f"{key}={value}: must be one of {', '.join(known)}")
+    details = tuple(split_list(given.get("details", "")))
+    if wrong := [word for word in details if word not in DETAILS]:
+        raise ConfigError(f"details={wrong[0]}: must be of {', '.join(DETAILS)}")
+    if details and style != "latex":
+        raise ConfigError(f"details={','.join(details)}: goes with format=latex; the other formats show them anyway")
     return Request(
         given["table"], action, style, out, tuple(split_list(given.get("overrides", ""))),
         tuple(split_list(given["rows"])) if "rows" in given else None,
         tuple(split_list(given["columns"])) if "columns" in given else None,
         read_seeds(given["seeds"]) if "seeds" in given else None, Path(given.get("paths.outputs", "outputs")),
-        tuple(launcher), wandb == "true", tuple(permissions),
+        tuple(launcher), wandb == "true", tuple(permissions), details,
     )  # fmt: skip
 
 
@@ -193,7 +203,11 @@ def _show(table: "Table", request: Request, records: "Records") -> None:
         color = request.out is None and sys.stdout.isatty()
         text = table_text.to_text(table, width=shutil.get_terminal_size((100, 24)).columns, color=color)
     else:
-        text = {"md": table_text.to_markdown, "csv": table_text.to_csv, "latex": table_latex.to_latex}[request.format](table)
+        text = (
+            table_latex.to_latex(table, details=request.details)
+            if request.format == "latex"
+            else {"md": table_text.to_markdown, "csv": table_text.to_csv}[request.format](table)
+        )
     _give(text, request.out)
 
 
@@ -216,6 +230,8 @@ def cli() -> None:
         from attnlab.tables.spec import table_names
 
         print(f"{__doc__}\nTables: {', '.join(table_names())}")
+        return
+    if tells_version(words):
         return
     console()
     try:

@@ -1,11 +1,13 @@
-"""Terminal: what a person sees of an error: one line for a mistake of theirs, a traceback for one of ours."""
+"""Terminal: what a person sees: tables; of an error one line for a mistake of theirs, a traceback for one of ours."""
 
 import contextlib
 import errno
 import logging
+import os
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
+from typing import NoReturn
 
 from attnlab.config.compose import explain
 
@@ -38,10 +40,55 @@ def console() -> None:
     log.propagate = False
 
 
+def aligned(heads: Sequence[str], rows: Sequence[Sequence[str]], *, right: Sequence[str] = ()) -> list[str]:
+    """A table as plain lines, its columns as wide as they need; those named in `right` end together."""
+    heads, right = [*map(visible, heads)], [*map(visible, right)]
+    lines = [heads, *([*map(visible, row)] for row in rows)]
+    widths = [max(len(line[column]) for line in lines) for column in range(len(heads))]
+    placed = [
+        [cell.rjust(width) if head in right else cell.ljust(width) for cell, width, head in zip(line, widths, heads)] for line in lines
+    ]
+    return ["  ".join(cells).rstrip() for cells in placed]
+
+
+def print_table(
+    heads: Sequence[str], rows: Sequence[Sequence[str]], *, right: Sequence[str] = (), colours: Mapping[str, str] | None = None
+) -> None:
+    """On stdout: with colours (by a cell's text) in a terminal; in a pipe plain columns."""
+    if not sys.stdout.isatty():
+        print("\n".join(aligned(heads, rows, right=right)))
+        return
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for head in heads:
+        table.add_column(visible(head), justify="right" if head in right else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*(Text(visible(cell), style=(colours or {}).get(cell.removesuffix(" !"), "")) for cell in row))
+    Console().print(table)
+
+
+def tells_version(words: Sequence[str]) -> bool:
+    """Answers `--version` on stdout."""
+    if "--version" in words:
+        import attnlab
+
+        print(f"attnlab {attnlab.__version__}")
+    return "--version" in words
+
+
 def leave(text: str, *, code: int = 1) -> None:
     sys.stderr.write(f"attnlab: {visible(' '.join(text.split()))}\n")
     sys.stderr.flush()
     sys.exit(code)
+
+
+def reader_left() -> NoReturn:
+    """The reader of our output left (`| head`): there is nobody to tell."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    sys.exit(1)
 
 
 @contextlib.contextmanager

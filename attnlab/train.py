@@ -15,5 +15,10 @@ def job(plan: Plan) -> float | None:
     return train(plan)
 
 
-if __name__ == "__main__":
+def run() -> None:
+    """The console script `attnlab-train`."""
     main(job)
+
+
+if __name__ == "__main__":
+    run()

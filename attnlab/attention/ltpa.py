@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from attnlab.placement.shapes import check_shape
+
 
 class _Scale(torch.autograd.Function):
     @staticmethod
@@ -119,8 +121,7 @@ class LearnToPayAttention(nn.Module):
         _check_choice("indep_combine", indep_combine, ("mean_prob", "sum_logit", "sum_logprob"))
         _check_choice("match", match, ("g_down", "l_up"))
         _check_choice("merge_grad", merge_grad, ("avg", "sum"))
-        if len(shape) != 1:
-            raise ValueError(f"shape must be that of a vector (D,), got {tuple(shape)}: use `at: fc` with `how: replace`")
+        check_shape(shape, "D", what="learn to pay attention", hint="use `at: fc` with `how: replace`")
         if not read_shapes or any(len(read) != 3 for read in read_shapes):
             raise ValueError(f"`reads` must name places with maps (C, H, W), got shapes {[tuple(read) for read in read_shapes]}")
         if num_classes is None:

@@ -4,6 +4,8 @@
 import torch
 from torch import Tensor, nn
 
+from attnlab.placement.shapes import check_shape
+
 
 def hidden_channels(channels: int, reduction: int) -> int:
     """C / reduction, four at least: for narrow networks."""
@@ -31,7 +33,7 @@ class PositionAttention(nn.Module):
     of the map and in nothing else: same parameters, same place. `RectAttention(predictor="grid")` has more: for a control
     of its size give its number of parameters as `budget`.
 
-    shape: (C, H, W) of the place; x and y: (B, C, H, W). reduction: hidden channels = C / reduction, at least 4.
+    shape: (C, H, W) of one image's features at the place; x and y: (B, C, H, W). reduction: hidden channels = C / reduction, at least 4.
     budget: instead of `reduction`, as many hidden channels as come nearest to so many parameters (within (9 C + 3) / 2 of it).
     `.map`: (B, 1, H, W) in [0, 1], fp32, of the last forward.
     Raises ValueError for another shape, reduction < 1 or a budget below one hidden channel.
@@ -39,8 +41,7 @@ class PositionAttention(nn.Module):
 
     def __init__(self, shape: tuple[int, ...], *, reduction: int = 4, budget: int | None = None):
         super().__init__()
-        if len(shape) != 3:
-            raise ValueError(f"position attention needs a place of shape (C, H, W), got {tuple(shape)}")
+        check_shape(shape, "CHW", what="position attention")
         if reduction < 1:
             raise ValueError(f"reduction must be at least 1, got {reduction}")
         one = 9 * shape[0] + 3  # parameters of a hidden channel; the last bias is one more

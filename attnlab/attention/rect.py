@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from attnlab.attention.position import hidden_channels, score_head
 from attnlab.attention.rect_equivariance import draw_similarity, equivariance_loss, transform_map
+from attnlab.placement.shapes import check_shape
 
 Profile = Literal["product", "abs", "quadratic"]
 
@@ -154,7 +155,7 @@ class RectAttention(nn.Module):
     predictor, where it is placed, the sharpness, the initial rectangle, and that equivariance is a property of the
     parametrisation; as a loss term it is an option, off by default. The area term is ours.
 
-    shape: (C, H, W) of the place; x and y: (B, C, H, W), any B, H, W >= 1.
+    shape: (C, H, W) of one image's features at the place, such as (64, 32, 32); x and y: (B, C, H, W), any B, H, W >= 1.
     predictor: "moments": a score map, whose softmax mean and covariance give the rectangle, so it moves, flips and turns
       with the scores by construction; "grid": 4x4 pooling and two Linears give the five numbers (`GridHead`).
     init_size: initial w and h, map units (2 = the whole map). grid: the initial rectangle, within 10%. moments: widths are
@@ -195,8 +196,7 @@ class RectAttention(nn.Module):
     ):
         super().__init__()
         heads = {"grid": GridHead, "moments": MomentsHead}
-        if len(shape) != 3:
-            raise ValueError(f"rectangular attention needs a place of shape (C, H, W), got {tuple(shape)}")
+        check_shape(shape, "CHW", what="rectangular attention")
         if predictor not in heads:
             raise ValueError(f"predictor must be grid or moments, got {predictor!r}")
         if profile not in ("product", "abs", "quadratic"):

@@ -3,8 +3,10 @@
 
 import difflib
 import hashlib
+import logging
 import os
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from attnlab.backbones.head import Stem, check_images, check_sizes
+
+log = logging.getLogger("attnlab")
 
 
 class Places:
@@ -22,6 +26,20 @@ class Places:
         if self.bottleneck is not None:
             x_BD = self.bottleneck(x_BD)
         return self.fc(self.features(x_BD))
+
+    def own_names(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """A state dict of timm's model with its classifier, under the names here: `head.fc.weight` is `fc.weight`. Ours stays as it is."""
+        if {*state} >= {"fc.weight", "fc.bias"} and self.timm_classifier != "fc":
+            return dict(state)
+        found = {}
+        for name, value in state.items():
+            if self.timm_classifier and name.startswith(f"{self.timm_classifier}."):
+                name = f"fc{name.removeprefix(self.timm_classifier)}"
+                value = value.flatten(1) if name == "fc.weight" else value  # of a 1x1 convolution
+            elif isinstance(self, Trunk) and not name.startswith("trunk."):
+                name = f"trunk.{name}"
+            found[name] = value
+        return found
 
 
 class Trunk(nn.Module):
@@ -53,7 +71,9 @@ def timm_model(
     timm's names stay (`layer3`, `blocks.2`, `stages.1` ...), so its weights and its documentation apply; `input` (Identity) comes first,
     `bottleneck` (Linear, where asked for), `features` (Identity, (D,), what timm gives its classifier) and `fc` (Linear) last. Models that
     call a part of their own `features` (vgg, densenet, dpn, rexnet, selecsls, inception_v4) have their names under `trunk.` instead.
-    pretrained  timm's weights, downloaded once into the Hugging Face cache. weights: a file of timm's weights to take instead.
+    pretrained  timm's weights, downloaded once into the Hugging Face cache, without their classifier.
+    weights     a file of weights of this model to start from instead, timm's or yours. Its classifier is kept where it has `num_classes`
+                classes (and there is no bottleneck); where it does not fit, `fc` starts afresh, and a line in the log says so.
     stem        imagenet: as timm has it. cifar: `conv1` becomes 3x3 with stride 1 (and starts afresh) and `maxpool` nothing.
     Raises ValueError for an unknown name (with the nearest), images the model cannot take, vectors, a stem it does not have, weights that
     do not exist, cannot be fetched or are another model's.
@@ -76,6 +96,7 @@ def timm_model(
     if stem == "cifar":
         _set_cifar_stem(model, name)
 
+    classifier = model.pretrained_cfg.get("classifier")
     own = {"input", "features", "bottleneck"} | (set() if isinstance(getattr(model, "fc", None), nn.Identity) else {"fc"})
     if any(hasattr(model, place) for place in own):
         model = Trunk(model)
@@ -85,6 +106,9 @@ def timm_model(
     model.features = nn.Identity()
     model.fc = nn.Linear(bottleneck or dim, num_classes)
     model.__class__ = type(type(model).__name__, (Places, type(model)), {})
+    model.timm_classifier = classifier if isinstance(classifier, str) else ""
+    if weights is not None:
+        _keep_classifier(model, weights)
     return model
 
 
@@ -142,6 +166,23 @@ def _check_weights(model: nn.Module, name: str, weights: str) -> None:
     names, given = set(model.state_dict()), set(load_state_dict(weights))
     if len(names & given) < len(names) / 2:
         raise ValueError(f"model.weights: {weights} has {len(names & given)} of the {len(names)} tensors of {name}; it is another model's")
+
+
+def _keep_classifier(model: nn.Module, weights: str) -> None:
+    """The classifier of a file of weights becomes `fc`, if it fits."""
+    from timm.models import load_state_dict
+
+    given = model.own_names(load_state_dict(weights, weights_only=True))
+    state = {name: given[f"fc.{name}"] for name in model.fc.state_dict() if f"fc.{name}" in given}
+    if model.bottleneck is None and {name: value.shape for name, value in state.items()} == {
+        name: value.shape for name, value in model.fc.state_dict().items()
+    }:
+        model.fc.load_state_dict(state)
+        log.info("model.weights: fc is the classifier of %s", weights)
+        return
+    theirs = f"is of {len(state['weight'])} classes" if "weight" in state else "is not in it"
+    why = "a bottleneck stands before fc" if model.bottleneck is not None else f"the one of {weights} {theirs}"
+    log.warning("model.weights: fc, of %d classes, starts afresh: %s", model.fc.out_features, why)
 
 
 def _set_cifar_stem(model: nn.Module, name: str) -> None:

@@ -15,7 +15,8 @@ log = logging.getLogger("attnlab")
 
 
 class Progress:
-    """One line that redraws itself in a terminal; in a log a line an epoch (at most one in two seconds), and one a minute within it."""
+    """In a terminal a line that redraws itself and stays after every epoch; in a log a line an epoch (at most one in two seconds), and one
+    a minute within it."""
 
     order = RECORDING + 1
     every = 1
@@ -38,17 +39,17 @@ class Progress:
         moment = time.monotonic()
         if self.terminal or learner.last_epoch or moment - self.shown >= 2:
             self.shown = moment
-            self.show(learner, learner.totals.steps)
-        if self.terminal and learner.last_epoch:
-            sys.stderr.write("\n")
+            self.show(learner, learner.totals.steps, ends=True)
 
-    def show(self, learner: "Learner", step: int) -> None:
+    def show(self, learner: "Learner", step: int, *, ends: bool = False) -> None:
+        """ends: the epoch, whose line stays."""
         if not self.terminal:
             log.info("%s", self.line(learner, step))
             return
-        share = (step - 1) % learner.steps_per_epoch / learner.steps_per_epoch
+        share = 1.0 if ends else (step - 1) % learner.steps_per_epoch / learner.steps_per_epoch
         bar = "█" * round(20 * share) + "·" * (20 - round(20 * share))
-        sys.stderr.write(f"\r\x1b[2K{bar} {self.line(learner, step)}")
+        end = "\n" if ends else ""
+        sys.stderr.write(f"\r\x1b[2K{bar} {self.line(learner, step)}{end}")
         sys.stderr.flush()
 
     def line(self, learner: "Learner", step: int) -> str:

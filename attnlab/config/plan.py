@@ -1,14 +1,16 @@
 """Plan: a checked configuration and its address. A run is its configuration: the same command finds the same run."""
 
 import dataclasses
+import functools
 import hashlib
 import json
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from attnlab.config.groups import GROUPS, having
-from attnlab.config.targets import locate
+from attnlab.config.targets import config_dir, locate
 
 # the options that cannot change a run's numbers; a target adds parameters of its own by a class attribute of this name
 NOT_IDENTITY = ("name", "force", "check", "retries", "fail_fast", "objective", "allow_targets", "paths")
@@ -123,15 +125,43 @@ def own_name(target: Any) -> Any:
 
 
 def label_of(full: Mapping[str, Any], choices: Mapping[str, Any]) -> str:
-    """`digits-resnet18-rect-s0`: data, model, components, and what differs from the usual loss and algorithm."""
-    parts = [str(choices.get("data", "data")), str(choices.get("model", "model"))]
+    """`digits-resnet18-w16-rect-e200-s0`: data, model, its width and the epochs where they are not those of their files, components, and
+    what differs from the usual loss and algorithm.
+
+    A folder of images goes by its own name, a model of timm by timm's. Folders are found by their address: labels are free to change.
+    """
+    choice = {name: str(choices.get(name) or name) for name in GROUPS}
+    parts = [own_word(full["data"], "path") or choice["data"], own_word(full["model"], "name") or choice["model"]]
+    parts += _departs(full, "model", "width", choice["model"], "w")
     for name, group in GROUPS.items():
         if group.several and group.trains:
             parts += list(full[name])
         elif group.usual and choices.get(name, group.usual) != group.usual:
-            parts.append(str(choices[name]))
-    label = "-".join(part.replace("/", ".") for part in parts)
-    return f"{label[:64].rstrip('-')}-s{full['seed']}"
+            parts.append(choice[name])
+    stem = "-".join(part.replace("/", ".") for part in parts)[:60].rstrip("-")
+    return "-".join([stem, *_departs(full, "trainer", "max_epochs", choice["trainer"], "e"), f"s{full['seed']}"])
+
+
+def own_word(node: Mapping[str, Any], key: str) -> str:
+    """What a node's own `path` or `name` calls it: the last part, which need not lie there, in letters that a label may have."""
+    value = node.get(key)
+    word = Path(value).expanduser().absolute().name if isinstance(value, str) else ""
+    return re.sub(r"[^\w.+=-]+", ".", word, flags=re.ASCII).strip(".-")
+
+
+def _departs(full: Mapping[str, Any], group: str, key: str, choice: str, sign: str) -> list[str]:
+    """`w16` where a number of a group is not the one that its file says."""
+    value = full[group].get(key)
+    return [f"{sign}{value}"] if isinstance(value, int) and value != _said(group, choice).get(key) else []
+
+
+@functools.cache
+def _said(group: str, choice: str) -> Mapping[str, Any]:
+    """The keys of a file of configs; none of one that somebody else brings."""
+    import yaml
+
+    path = config_dir() / group / f"{choice}.yaml"
+    return yaml.safe_load(path.read_text()) or {} if path.is_file() else {}
 
 
 def outputs(plan: Plan) -> Path:

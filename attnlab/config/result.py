@@ -27,6 +27,7 @@ OPTIONAL = {
     "places": dict[str, str], "pictures": dict[str, str], "parameters": int, "epochs": int, "seconds": float, "images_per_second": float,
     "stage_seconds": dict[str, float], "timings": dict[str, float], "started": float, "finished": float, "device": str,
     "device_kind": str, "precision": str, "threads": int, "versions": dict[str, str], "git": dict, "data": dict, "members": list[str],
+    "weights": dict[str, str],
 }  # fmt: skip
 DATA = {
     "name": str, "shape": list[int], "classes": list[str], "images": dict[str, int], "digests": dict[str, str], "mean": list[float],
@@ -73,8 +74,9 @@ class Found:
         return str(message) if message else None
 
 
-def read_result(folder: Path) -> Found:
-    """The run in `folder` as its result.json states it; `interrupted` where there is only a checkpoint."""
+def read_result(folder: Path, *, name: str = "") -> Found:
+    """The run in `folder` as its result.json states it; `interrupted` where there is only a checkpoint. name: of the run whose record it
+    must be, where the folder has another."""
     try:
         text = (folder / "result.json").read_bytes().decode()
         result = json.loads(text)
@@ -86,7 +88,7 @@ def read_result(folder: Path) -> Found:
         return Found(BROKEN, folder, wrong="is damaged (no text)")
     except (ValueError, RecursionError) as error:
         return Found(BROKEN, folder, wrong=f"is damaged ({'empty' if not text.strip() else error})")
-    wrong = _wrong(result, folder.name)
+    wrong = _wrong(result, name or folder.name)
     return Found(BROKEN, folder, wrong=wrong) if wrong else Found(result["status"], folder, _readable(result))
 
 

@@ -64,7 +64,9 @@ def run_evaluators(trained: Trained, evaluators: Mapping[str, Evaluator], writer
     result, failures = writer.result, []
     trained.metrics = result["metrics"]
     file = ScoresFile(trained.folder / FILE)
-    for name, evaluator in [(TEST, Classification()), *evaluators.items()]:
+    asked = [(TEST, Classification()), *evaluators.items()]
+    for number, (name, evaluator) in enumerate(asked, 1):
+        log.info("evaluating, %d of %d: %s", number, len(asked), name)
         try:
             writer.stage(name, functools.partial(_run, evaluator, name, trained, result, file))
         except Exception as error:

@@ -35,7 +35,7 @@ class Trained:
     """A trained network and what belongs to it.
 
     network: on `settings.device`, in eval mode; `network(x) -> Output`. data, settings: the run's. folder: the run's, for files.
-    heads, explainers: the chosen OOD heads and explainers by name. history: one row an epoch.
+    heads, explainers: the chosen OOD heads and explainers by name. history: one row an epoch, from 1.
     metrics: of the evaluators that ran before (and of training), read only. seed: of the run.
     scores[head][set]: OOD scores (N,) on the CPU, larger = more OOD; the set `test` is in-distribution.
     pictures: kind of every picture drawn, by its path relative to `folder`. timings: seconds by a name like a metric's, which evaluators

@@ -104,5 +104,5 @@ def _diagram(figure: Figure, left: float, side: float, found: _Binned, title: st
     axes.bar(middle[used], upper - lower, 0.92 / bins, bottom=lower, color=VERMILION, alpha=0.5, linewidth=0, zorder=2)
     axes.hlines(found.accuracy[used], edges[:-1][used], edges[1:][used], color=BLUE, linewidth=2, zorder=4)
     axes.plot([0, 1], [0, 1], color=QUIET, linewidth=0.9, linestyle=(0, (3, 2)), zorder=3)
-    axes.text(0.03, 0.95, "accuracy", color=BLUE, fontsize=NOTE, va="top")
-    axes.text(0.03, 0.89, "gap to the confidence", color=VERMILION, fontsize=NOTE, va="top")
+    text_at(figure, left, 0.33, "accuracy", fontsize=NOTE, color=BLUE)  # above the axes: no bar is there
+    text_at(figure, left + 0.62, 0.33, "gap to the confidence", fontsize=NOTE, color=VERMILION)

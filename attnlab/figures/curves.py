@@ -50,7 +50,7 @@ def training_curves(history: Sequence[Mapping[str, float]], *, path: Path) -> Pa
             terms = [key for key in terms if not key.startswith(f"{split}/loss/")]
     losses = [key for key in lines if key.endswith("/loss")] + terms
     accuracies = [key for key in lines if key.endswith("/acc")]
-    panels = [(losses, "loss", "lr", "learning rate"), (accuracies, "accuracy", "images_per_second", "images/s")]
+    panels = [(losses, "loss", "lr", "learning rate at the end of an epoch"), (accuracies, "accuracy", "images_per_second", "images/s")]
     panels = [panel for panel in panels if panel[0]]
     if not panels:
         return None

@@ -20,7 +20,9 @@ if TYPE_CHECKING:
 
 INK, QUIET, FAINT = "#222222", "#6b6b6b", "#dddddd"
 BLUE, VERMILION, GREEN, PURPLE, ORANGE, SKY = "#0072B2", "#D55E00", "#009E73", "#B5578D", "#C98500", "#56B4E9"
-COLOURS = (BLUE, VERMILION, GREEN, PURPLE, ORANGE, SKY)  # Okabe and Ito (2008), two of them darkened to be read as text on white
+BROWN, INDIGO, OLIVE, GREY = "#7A4419", "#4B3F9E", "#6E7500", "#7D7D7D"
+# Okabe and Ito (2008), two of them darkened to be read as text on white; then four of ours, for a seventh line and on
+COLOURS = (BLUE, VERMILION, GREEN, PURPLE, ORANGE, SKY, BROWN, INDIGO, OLIVE, GREY)
 WIDTH, DPI = 8.0, 150  # inches, dots an inch
 SMALL, NOTE, NORMAL, LARGE = 7.0, 7.5, 8.5, 10.0  # points
 STYLE = {

@@ -7,12 +7,12 @@ tie at 1; matrix products are full fp32, whatever the run has set for training; 
 """
 
 import inspect
-from typing import Any
+from typing import Any, ClassVar, Literal, Self
 
 import torch
 from torch import Tensor, nn
 
-from attnlab.ood.bank import Bank, exact, pooled
+from attnlab.ood.bank import Bank, as_bank, exact, pooled
 
 # the library's names of what a detector is fed, and the field of the bank that is it
 VIEWS = {"logits": "logits", "features": "features", "feature_maps": "features"}
@@ -23,19 +23,25 @@ class Adapter:
     """A pytorch-ood detector as a head. It is made when a bank is at hand, as some take the weights of the bank's final layer."""
 
     needs_fit = True
+    takes: ClassVar[Literal["features", "logits"]] = "features"  # what a tensor in the place of a bank is
     dtype = torch.float32  # of features; several detectors keep fp32 state and cannot mix
 
     def __init__(self, detector: str, **parameters: Any) -> None:
         self.name, self.parameters = detector, parameters
         self.detector: Any = None
 
-    def fit(self, bank: Bank) -> None:
+    def fit(self, bank: Bank | Tensor, labels: Tensor | None = None) -> Self:
+        """Fit the detector to a bank, or to what it `takes`, (N, D) features or (N, K) logits, and labels (N,); gives itself back."""
+        bank = as_bank(bank, labels, takes=self.takes)
         with exact(bank), torch.enable_grad():  # temperature scaling optimises
             self._make(bank)
             values = self.read(bank)
             getattr(self.detector, f"fit_{self.view}")(values, bank.labels.to(values.device))
+        return self
 
-    def score(self, bank: Bank) -> Tensor:
+    def score(self, bank: Bank | Tensor) -> Tensor:
+        """(N,), larger = more OOD, of a bank or of what it `takes`, in their order."""
+        bank = as_bank(bank, takes=self.takes)
         if self.detector is None and self.needs_fit:
             raise ValueError(f"{self.name} must be fitted before it scores")
         with exact(bank), torch.no_grad():

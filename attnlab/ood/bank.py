@@ -6,6 +6,7 @@ Legend: N samples, D features, K classes.
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -47,6 +48,23 @@ class Bank:
 
     def __len__(self) -> int:
         return len(self.labels)
+
+
+def as_bank(given: Bank | Tensor, labels: Tensor | None = None, *, takes: Literal["features", "logits"] = "features") -> Bank:
+    """A bank as it is; of a tensor (or array) of features (N, D), or logits (N, K), and labels (N,) a bank that holds nothing else.
+
+    Without labels all are -1. ValueError: a tensor of another shape, labels beside a bank, and as `Bank`.
+    """
+    if isinstance(given, Bank):
+        if labels is not None:
+            raise ValueError("a bank holds its labels; give labels only beside a tensor")
+        return given
+    values = torch.as_tensor(given)
+    if values.ndim != 2:
+        raise ValueError(f"{takes} must be ({'N, D' if takes == 'features' else 'N, K'}), a row a sample, got {tuple(values.shape)}")
+    labels = torch.full((len(values),), -1, device=values.device) if labels is None else torch.as_tensor(labels, device=values.device)
+    none = values.new_empty(len(values), 0)
+    return Bank(values.detach(), none, labels) if takes == "features" else Bank(none, values.detach(), labels)
 
 
 @contextmanager

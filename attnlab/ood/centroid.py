@@ -1,9 +1,11 @@
 """Euclidean distance to the nearest class centroid.   Legend: N samples, D features, C classes seen."""
 
+from typing import Self
+
 import torch
 from torch import Tensor
 
-from attnlab.ood.bank import Bank, pooled
+from attnlab.ood.bank import Bank, as_bank, pooled
 
 
 class Euclidean:
@@ -20,7 +22,9 @@ class Euclidean:
         self.normalize = normalize
         self.centroid_CD: Tensor | None = None
 
-    def fit(self, bank: Bank) -> None:
+    def fit(self, bank: Bank | Tensor, labels: Tensor | None = None) -> Self:
+        """The mean of every class. From a bank, or features (N, D) and labels (N,); gives itself back."""
+        bank = as_bank(bank, labels)
         known_N = bank.labels >= 0
         if not known_N.any():
             raise ValueError("no labelled sample: there is no class to take the centroid of")
@@ -28,8 +32,11 @@ class Euclidean:
         features_ND = self._read(bank)[known_N]
         sum_CD = features_ND.new_zeros(len(classes), features_ND.shape[1]).index_add_(0, class_N, features_ND)
         self.centroid_CD = sum_CD / class_N.bincount()[:, None]
+        return self
 
-    def score(self, bank: Bank) -> Tensor:
+    def score(self, bank: Bank | Tensor) -> Tensor:
+        """(N,) float64, larger = more OOD, of a bank or of features (N, D); in their order."""
+        bank = as_bank(bank)
         if self.centroid_CD is None:
             raise ValueError("the centroids must be fitted before they score")
         # differences, not norms less products: near a centroid the products cancel

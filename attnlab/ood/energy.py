@@ -16,11 +16,12 @@ class Energy(Adapter):
     """
 
     needs_fit = False
+    takes = "logits"
 
     def __init__(self, *, temperature: float = 1.0) -> None:
         super().__init__("EnergyBased", t=positive("temperature", temperature))
 
-    def score(self, bank: Bank) -> Tensor:
+    def score(self, bank: Bank | Tensor) -> Tensor:
         scores_N = super().score(bank)
         if (scores_N.abs() < 1e-5).all():  # only rounding would be ranked
             raise ValueError("the logits are log-probabilities (an ensemble's are), whose energy is 0 for every input; use msp or entropy")

@@ -1,9 +1,11 @@
 """Predictive entropy.   Legend: N samples, K classes."""
 
+from typing import Self
+
 import torch
 from torch import Tensor
 
-from attnlab.ood.bank import Bank
+from attnlab.ood.bank import Bank, as_bank
 
 
 class Entropy:
@@ -18,8 +20,11 @@ class Entropy:
 
     needs_fit = False
 
-    def fit(self, bank: Bank) -> None:
-        pass
+    def fit(self, bank: Bank | Tensor, labels: Tensor | None = None) -> Self:
+        """There is nothing to fit."""
+        return self
 
-    def score(self, bank: Bank) -> Tensor:
+    def score(self, bank: Bank | Tensor) -> Tensor:
+        """(N,) float64, larger = more OOD, of a bank or of logits (N, K); in their order."""
+        bank = as_bank(bank, takes="logits")
         return torch.special.entr(bank.logits.double().softmax(1)).sum(1)

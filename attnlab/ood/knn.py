@@ -1,11 +1,12 @@
 """Deep nearest neighbours, the library's exact search."""
 
 import logging
+from typing import Self
 
 from torch import Tensor
 
 from attnlab.ood.adapter import Adapter
-from attnlab.ood.bank import Bank, pooled
+from attnlab.ood.bank import Bank, as_bank, pooled
 
 log = logging.getLogger(__name__)
 
@@ -24,11 +25,12 @@ class KNN(Adapter):
         super().__init__("KNN", k=k, normalize=normalize)
         self.k = k
 
-    def fit(self, bank: Bank) -> None:
+    def fit(self, bank: Bank | Tensor, labels: Tensor | None = None) -> Self:
+        bank = as_bank(bank, labels)
         if len(bank) < self.k:
             log.warning("knn: k=%d is more than the %d training features; the farthest is taken", self.k, len(bank))
         self.parameters["k"] = min(self.k, len(bank))
-        super().fit(bank)
+        return super().fit(bank)
 
     def read(self, bank: Bank) -> Tensor:
         return pooled(bank, "KNN").cpu().to(self.dtype)  # the search is scikit-learn's

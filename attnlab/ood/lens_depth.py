@@ -4,13 +4,13 @@ Legend: N sample points of a class, P queries, B a block of queries, D features.
 """
 
 import math
-from typing import Literal
+from typing import Literal, Self
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from attnlab.ood.bank import Bank, pooled
+from attnlab.ood.bank import Bank, as_bank, pooled
 from attnlab.ood.fermat import fast, fermat_matrix, fermat_to, loop
 
 __all__ = ["LensDepth", "fermat_matrix", "fermat_to", "lens_depth"]
@@ -102,7 +102,8 @@ class LensDepth:
         seed: of k-means and of the random draw.
         block: queries at a time; memory is some 24 * block * num_centers bytes, and an (N, N) float64 matrix a class.
 
-    fit wants labelled features (label -1 is left out), score gives (N,) float64. The features' scale does not matter: they are divided by
+    LensDepth().fit(features_ND, labels_N).score(other_PD): both take a bank, too. fit wants labelled features (label -1 is left out), score
+    gives (N,) float64. The features' scale does not matter: they are divided by
     a power of two near their spread, so that powers of distances keep within fp64. Ties are many: every point outside has depth 0.
     Raises ValueError: a class with fewer than 2 points, no labelled sample, NaN or infinite features, no features, score before fit, an
     argument out of range.
@@ -135,7 +136,9 @@ class LensDepth:
         self.num_inits, self.seed, self.block = num_inits, seed, block
         self.samples: list[tuple[Tensor, Tensor]] = []  # a class: points (N, D) and their fermat_matrix (N, N)
 
-    def fit(self, bank: Bank) -> None:
+    def fit(self, bank: Bank | Tensor, labels: Tensor | None = None) -> Self:
+        """Every class's points and the distances within them. From a bank, or features (N, D) and labels (N,); gives itself back."""
+        bank = as_bank(bank, labels)
         known_N = bank.labels >= 0
         if not known_N.any():
             raise ValueError("no labelled sample: lens depth needs the classes' features")
@@ -148,8 +151,11 @@ class LensDepth:
         features_ND = features_ND / self.scale
         points = [self._reduce(features_ND[class_N == c]) for c in range(len(classes))]
         self.samples = [(points_ND, fermat_matrix(points_ND, alpha=self.alpha)) for points_ND in points]
+        return self
 
-    def score(self, bank: Bank) -> Tensor:
+    def score(self, bank: Bank | Tensor) -> Tensor:
+        """(N,) float64, larger = more OOD, of a bank or of features (N, D); in their order."""
+        bank = as_bank(bank)
         if not self.samples:
             raise ValueError("lens depth must be fitted before it scores")
         return -torch.cat([self._depth(features_BD / self.scale) for features_BD in self._read(bank).split(self.block)])

@@ -1,9 +1,11 @@
 """Mahalanobis distance to the nearest class mean.   Legend: N samples, D features, C classes seen, R rank of the covariance."""
 
+from typing import Self
+
 import torch
 from torch import Tensor
 
-from attnlab.ood.bank import Bank, exact, pooled
+from attnlab.ood.bank import Bank, as_bank, exact, pooled
 
 
 class Mahalanobis:
@@ -22,7 +24,9 @@ class Mahalanobis:
     def __init__(self) -> None:
         self.centroid_CR: Tensor | None = None
 
-    def fit(self, bank: Bank) -> None:
+    def fit(self, bank: Bank | Tensor, labels: Tensor | None = None) -> Self:
+        """The mean of every class, and one covariance. From a bank, or features (N, D) and labels (N,); gives itself back."""
+        bank = as_bank(bank, labels)
         with exact(bank):
             known_N = bank.labels >= 0
             if not known_N.any():
@@ -39,8 +43,11 @@ class Mahalanobis:
                 raise ValueError("the features of each class are all equal: there is no covariance to measure a distance by")
             self.whiten_DR = axes_DD[:, kept] / variance_D[kept].sqrt()
             self.centroid_CR = (centroid_CD - self.center_D) @ self.whiten_DR
+        return self
 
-    def score(self, bank: Bank) -> Tensor:
+    def score(self, bank: Bank | Tensor) -> Tensor:
+        """(N,) float64, larger = more OOD, of a bank or of features (N, D); in their order."""
+        bank = as_bank(bank)
         if self.centroid_CR is None:
             raise ValueError("Mahalanobis must be fitted before it scores")
         white_NR = (pooled(bank, "Mahalanobis").double() - self.center_D) @ self.whiten_DR

@@ -3,6 +3,8 @@
 Legend: N samples, D features, K classes, R directions outside the principal subspace.
 """
 
+from typing import Self
+
 import torch
 from torch import Tensor
 
@@ -32,7 +34,8 @@ class ViM:
         self.principal_dim = principal_dim
         self.alpha: float | None = None
 
-    def fit(self, bank: Bank) -> None:
+    def fit(self, bank: Bank) -> Self:
+        """The principal subspace of the bank's features, under its final layer; gives itself back."""
         width = pooled(bank, "ViM").shape[1]
         dim = self.rule(width) if self.principal_dim is None else self.principal_dim
         if not 1 <= dim < width:
@@ -48,8 +51,10 @@ class ViM:
             if norm <= centred_ND.norm(dim=1).mean() * width * torch.finfo(torch.float64).eps:
                 raise ValueError(f"the training features have no part outside their {dim} principal directions; lower principal_dim")
             self.alpha = float(self.fc(features_ND).amax(1).mean() / norm)
+        return self
 
     def score(self, bank: Bank) -> Tensor:
+        """(N,) float64, larger = more OOD, in the bank's order."""
         if self.alpha is None:
             raise ValueError("ViM must be fitted before it scores")
         with exact(bank), torch.no_grad():

@@ -64,6 +64,7 @@ def make_learner(
     network, shapes = make_network(plan, data, building, placements, start=trains)
     for placement in network.placed.placements:
         log.info("%s %s %s (%s)", placement.name, placement.how, placement.place, " x ".join(map(str, placement.shape)))
+    warn_of_single_cells(network)
 
     (feature_shape,) = shapes[FEATURES].outputs if FEATURES in shapes else [(data.num_classes,)]
     loss = checked(build(full["loss"], allow=allow, where="loss"), where="loss")(data.num_classes, feature_shape[0])
@@ -114,6 +115,14 @@ def make_learner(
 def starts_from_teacher(node: Mapping[str, Any], allow: Sequence[str]) -> bool:
     """Whether the network starts from its teacher's weights."""
     return bool(node) and "teacher" in asked(build(node, allow=allow, where="init"), skip=1)
+
+
+def warn_of_single_cells(network: Network) -> None:
+    """Attention over a map of one cell has nothing to choose from."""
+    shapes = {placement.key: placement.shape for placement in network.placed.placements}
+    for key, component in network.placed.components():
+        if hasattr(component, "map") and len(shape := shapes.get(key, ())) == 3 and shape[1] * shape[2] == 1:
+            log.warning("%s: its map is 1 x 1, one cell for the whole image; choose an earlier place, or larger images", key)
 
 
 def make_placements(plan: Plan) -> tuple[dict[str, Mapping[str, Any]], dict[str, Callable[[Network], torch.Tensor]]]:

@@ -1,13 +1,12 @@
 """Re-evaluation: the evaluators once more, on finished runs' networks, with other evaluators, heads, explainers or data."""
 
-import logging
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 
 from attnlab.config.groups import having
 from attnlab.config.plan import Plan, outputs
@@ -15,17 +14,11 @@ from attnlab.config.targets import ConfigError
 from attnlab.data.base import ImageData
 from attnlab.ensemble import Ensemble, Renormalised
 from attnlab.evaluation.concatenation import Concatenation
-from attnlab.evaluation.runner import ResultWriter, run_evaluators
-from attnlab.evaluation.scores import FILE, load_scores, origin_of
-from attnlab.evaluation.trained import Trained
-from attnlab.pipeline.factory import make_data, make_evaluators, make_explainers, make_heads, make_learner, make_settings
+from attnlab.pipeline.evaluation_run import EvaluationRun
+from attnlab.pipeline.factory import make_learner
 from attnlab.records import images
 from attnlab.records.checkpoint import read_checkpoint
-from attnlab.records.lookup import log_summary
-from attnlab.records.provenance import started
-from attnlab.records.record import FAILED, FINISHED, Record, read_history
-
-log = logging.getLogger("attnlab")
+from attnlab.records.record import Record, read_history
 
 
 @dataclass(frozen=True)
@@ -58,25 +51,18 @@ class FinishedRun:
         return learner.tested()
 
 
-class Reevaluation:
+class Reevaluation(EvaluationRun):
     """A finished run under `plan`: its own configuration, but for data, device and what is asked of it; see `attnlab.evaluate`.
 
     `folder` takes the record and `about` begins it; by default they are a folder of the run's and what its own record says of the network.
     """
 
     def __init__(self, plan: Plan, run: FinishedRun, *, folder: Path | None = None, about: Mapping[str, Any] | None = None) -> None:
-        self.record = Record(folder or run.folder / "evaluations" / plan.address)
-        self.record.check_links()
         about = about or {key: run.stored[key] for key in ("run_id", "parameters", "places", "epochs")}
-        self.writer = ResultWriter({**started(plan), **about}, self.record.write)
-        self.plan, self.run = plan, run
+        super().__init__(plan, folder or run.folder / "evaluations" / plan.address, about)
+        self.run = run
 
-    def go(self) -> Path:
-        """Everything; returns the path of result.json."""
-        result = self.writer.result
-        settings = make_settings(self.plan)
-        settings.apply()
-        self.data = data = make_data(self.plan)
+    def accept(self, data: ImageData) -> None:
         was = self.run.stored["data"]
         if list(data.shape) != was["shape"] or data.num_classes != len(was["classes"]):
             raise ConfigError(
@@ -85,31 +71,8 @@ class Reevaluation:
             )
         if self.plan.full["data"]["mean"] is None:  # the network goes on seeing images as it did in training, also those of another set
             data.mean, data.std = tuple(was["mean"]), tuple(was["std"])
-        result |= {**settings.describe(), "data": data.describe()}
-        self.warn_of_other_images()
-        trained = Trained(
-            network=self.make_network().to(settings.device),
-            data=data,
-            settings=settings,
-            folder=self.record.folder,
-            heads=make_heads(self.plan, data, settings),
-            explainers=make_explainers(self.plan, data, settings),
-            history=self.history(),
-            seed=self.plan.full["seed"],
-        )
-        trained.stored = self.stored_logits(trained)
-        evaluators = make_evaluators(self.plan, data, settings)
-        try:
-            run_evaluators(trained, evaluators, self.writer)
-            self.writer.finish()
-        finally:
-            if result["status"] != FINISHED:
-                result["status"] = FAILED
-            self.writer.save()
-        log_summary(result["metrics"], result.get("warnings", ()))
-        return self.record.result_path
 
-    def warn_of_other_images(self) -> None:
+    def look_at_images(self) -> None:
         """Where the data are the run's own by their configuration, but not by their digests."""
         result, stored = self.writer.result, self.run.stored
         then, now = stored["data"].get("digests", {}), result["data"]["digests"]
@@ -118,14 +81,8 @@ class Reevaluation:
             found = ", ".join(f"{split} ({images.difference(split, then, now)})" for split in changed)
             result["warnings"] = [f"images are not those of {self.run.run_id}: {found}"]
 
-    def stored_logits(self, trained: Trained) -> dict[str, tuple[Tensor, Tensor]]:
-        """What the run or an earlier evaluation under this plan has kept of the network's logits on these very images."""
-        origin, found = origin_of(trained, self.writer.result["data"]), {}
-        for folder in (self.run.folder, self.record.folder):
-            found |= load_scores(folder / FILE).logits_for(origin)
-        if found:
-            log.info("logits of %s are at hand", ", ".join(found))
-        return found
+    def folders_of_logits(self) -> tuple[Path, ...]:
+        return self.run.folder, self.record.folder
 
     def make_network(self) -> nn.Module:
         return self.run.network(self.data)

@@ -1,14 +1,10 @@
 """Teacher: the network that `teacher=` names, built from its record and loaded for training another."""
 
 import logging
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
-import torch
 from torch import nn
 
-from attnlab.config.checks import check
 from attnlab.config.plan import Plan, outputs
 from attnlab.config.result import read_result
 from attnlab.config.targets import ConfigError
@@ -17,8 +13,10 @@ from attnlab.data.base import ImageData
 from attnlab.ensemble import Renormalised
 from attnlab.network import Network
 from attnlab.pipeline.factory import make_learner
+from attnlab.pipeline.load import network_of, plan_of_record, recorded
+from attnlab.pipeline.own_weights import fill
 from attnlab.placement.places import places_of, shapes_by_place
-from attnlab.records.checkpoint import TERMS, inspect_checkpoint
+from attnlab.records.weights import read_weights
 from attnlab.training.settings import Settings
 from attnlab.training.teacher import Teacher
 
@@ -54,23 +52,14 @@ def _of_run(plan: Plan, data: ImageData) -> tuple[nn.Module, str]:
     found = read_result(folder)
     if not found.result:
         raise ConfigError(f"{where}: its record cannot be read ({found.error or 'there is no result.json'})")
-    try:
-        config, learned = dict(found.result["config"]), found.result["data"]
-        shape, classes, moments = tuple(learned["shape"]), list(learned["classes"]), (list(learned["mean"]), list(learned["std"]))
-        config |= {"allow_targets": list(plan.allow), "paths": dict(plan.full["paths"])}  # a record permits nothing
-        own = check(config, choices={}, overrides=())
-    except (ValueError, KeyError, TypeError) as error:
-        reason = f"{type(error).__name__}: {error}" if not isinstance(error, ConfigError) else str(error)
-        raise ConfigError(f"{where}: its record cannot be read ({' '.join(reason.split())})") from error
-    if (shape, classes) != (data.shape, list(data.classes)):
-        ours, theirs = _what(data.shape, list(data.classes)), _what(shape, classes)
+    result = dict(found.result)
+    own = plan_of_record(result, paths=plan.full["paths"], allow=plan.allow, where=where)
+    learned = recorded(result, where=where)
+    if (learned.shape, learned.classes) != (data.shape, list(data.classes)):
+        ours, theirs = _what(data.shape, list(data.classes)), _what(learned.shape, learned.classes)
         raise ConfigError(f"{where}: learned {theirs}, and this run learns {ours}; a teacher has the student's classes and shape")
-    learner, path = make_learner(own, data, trains=False), folder / "last.ckpt"
-    checkpoint, wrong = inspect_checkpoint(path, (address,), learner.state_dict()) if path.exists() else ({}, "is missing")
-    if wrong:
-        raise ConfigError(f"{where}: its last.ckpt {wrong}")
-    learner.restore(checkpoint)
-    network = learner.tested()
+    network = network_of(own, data, folder, (address,), where=where)
+    moments = (list(learned.mean), list(learned.std))
     given = (list(data.mean), list(data.std))
     return network if given == moments else Renormalised(network, given=given, learned=moments), folder.name
 
@@ -80,31 +69,9 @@ def _of_weights(plan: Plan, data: ImageData) -> tuple[nn.Module, str]:
     if plan.teacher is None:
         raise ConfigError(f"teacher={plan.full['teacher']}: give the file itself; it is known by its contents only")
     network = make_learner(plan, data, trains=False).network
-    state = _weights(Path(plan.teacher))
-    state = {key.removeprefix("network."): value for key, value in state.items() if not key.startswith(("loss.", TERMS))}
-    target = network if any(key.startswith("backbone.") for key in state) else network.backbone
-    own = target.state_dict()
-    for name in {**own, **state}:
-        if name not in own or name not in state or own[name].shape != state[name].shape:
-            raise ConfigError(f"teacher={plan.teacher}: does not fit this run's own network (at {name}); weights alone tell no other")
-    target.load_state_dict(state)
+    where = f"teacher={plan.teacher}"
+    fill(network, read_weights(plan.teacher, where=where), where=where)
     return network, plan.teacher
-
-
-def _weights(path: Path) -> Mapping[str, torch.Tensor]:
-    try:
-        if path.suffix == ".safetensors":
-            from safetensors.torch import load_file
-
-            return load_file(path)
-        state: Any = torch.load(path, map_location="cpu", weights_only=True)
-        state = state.get("state_dict", state)
-        if all(isinstance(value, torch.Tensor) for value in state.values()):
-            return state
-        raise ValueError("holds other things than tensors")
-    except Exception as error:  # zip, pickle, header and attribute errors of every kind
-        reason = " ".join(str(error).split(". ")[0].split())
-        raise ConfigError(f"teacher={path}: is no state dict that can be loaded ({reason or type(error).__name__})") from error
 
 
 def _what(shape: tuple[int, ...], classes: list[str]) -> str:

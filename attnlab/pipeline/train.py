@@ -20,10 +20,11 @@ from attnlab.pipeline.factory import make_data, make_evaluators, make_explainers
 from attnlab.pipeline.fit import fit
 from attnlab.pipeline.teacher import make_teacher
 from attnlab.records import images
+from attnlab.records.about import clock
 from attnlab.records.checkpoint import read_checkpoint
 from attnlab.records.lookup import record_of, report, skip
 from attnlab.records.provenance import started
-from attnlab.records.record import FAILED, FINISHED, INTERRUPTED, Record, changed_defaults
+from attnlab.records.record import FAILED, FINISHED, INTERRUPTED, Record, changed_defaults, from_one
 
 log = logging.getLogger("attnlab")
 
@@ -95,7 +96,8 @@ class Run:
         finally:
             if self.logger:
                 self.logger.close(failed=self.result["status"] != FINISHED)
-        log.info("%s: finished in %.0f s", self.record.run_id, self.result["finished"] - self.result["started"])
+        whole = clock(self.result["finished"] - self.result["started"])
+        log.info("%s: finished: training %s of %s", self.record.run_id, clock(self.result["seconds"]), whole)
         if self.logger and self.logger.hint:
             log.info("%s", self.logger.hint)
         return report(self.record, self.result, self.plan)
@@ -142,7 +144,7 @@ class Run:
         if checkpoint:
             if "trained_by" not in self.result:
                 log.info("going on after epoch %d of %d", len(done), self.settings.max_epochs)
-            for row in done if self.logger else []:
+            for row in from_one(done) if self.logger else []:
                 self.logger.log(row, step=int(row["epoch"]))
         if len(done) < self.settings.max_epochs and not (checkpoint and checkpoint["attnlab"].get("stopped")):
             path = self.record.checkpoint_path
@@ -167,7 +169,7 @@ class Run:
             folder=self.folder,
             heads=self.heads,
             explainers=self.explainers,
-            history=history,
+            history=from_one(history),
             seed=self.plan.full["seed"],
         )
 
@@ -211,7 +213,8 @@ class Run:
     def on_row(self, row: dict[str, float], history: list[dict[str, float]]) -> None:
         self.record.write_history(history)
         if self.logger:
-            self.logger.log(row, step=int(row["epoch"]))
+            (*_, last) = from_one(history)
+            self.logger.log(last, step=int(last["epoch"]))
 
     def mirror(self) -> None:
         """Hand the logger what the record holds."""

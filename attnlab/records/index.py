@@ -13,10 +13,10 @@ from attnlab.records.record import Record
 
 
 class Records:
-    """The runs under `outputs`, by address; each result.json is read once."""
+    """The runs under `outputs`, by address; each result.json is read once. kind: the folder that holds them."""
 
-    def __init__(self, outputs: Path) -> None:
-        self.runs = outputs / "runs"
+    def __init__(self, outputs: Path, kind: str = "runs") -> None:
+        self.runs = outputs / kind
         self._folders: dict[str, Path] = {}
         self._read: dict[Path, Found] = {}
         with contextlib.suppress(OSError):

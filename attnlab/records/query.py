@@ -10,8 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from attnlab.config.groups import GROUPS
-from attnlab.config.result import INTERRUPTED, MISSING, Found, address_in, warnings_in
+from attnlab.config.plan import own_word
+from attnlab.config.result import INTERRUPTED, MISSING, Found, address_in, read_result, warnings_in
 from attnlab.config.suggest import nearest
+from attnlab.config.targets import config_dir, group_choices
 from attnlab.records.index import Records
 
 FIELDS = (
@@ -79,6 +81,18 @@ class StoredRun:
         target = str(node.get("_target_", "")) if isinstance(node, Mapping) else ""
         return [*chosen, *target.split(".")[-2:]] if chosen or target else ["none"]
 
+    def choice(self, group: str) -> str:
+        """What was chosen of a group, in one word: `rect,se`, `ce`, the folder of `data=parquet`; empty for what is no group."""
+        node = self.config.get(group)
+        if group not in GROUPS or not isinstance(node, Mapping):
+            return ""
+        if GROUPS[group].several:
+            return ",".join(node) or "none"
+        target = str(node.get("_target_", ""))
+        files = files_of(group).get(target, ())
+        chosen = [name for name in self.names(group) if name in files]
+        return own_word(node, "path") or own_word(node, "name") or next(iter([*chosen, *files[:1], *self.names(group)]))
+
     @property
     def warnings(self) -> list[str]:
         """Why its numbers are no result, see `attnlab.records.plausible`."""
@@ -90,6 +104,18 @@ class StoredRun:
         return value if isinstance(value, int | float) else 0.0
 
 
+@functools.cache
+def files_of(group: str) -> dict[str, list[str]]:
+    """The choices of a group by their target."""
+    import yaml
+
+    found: dict[str, list[str]] = {}
+    for name in group_choices(group):
+        node = yaml.safe_load((config_dir() / group / f"{name}.yaml").read_text()) or {}
+        found.setdefault(str(node.get("_target_", "")), []).append(name)
+    return found
+
+
 def flatten(node: Any, where: str = "") -> Iterator[tuple[str, Any]]:
     """The leaves of a configuration with their dotted keys."""
     if isinstance(node, Mapping) and node:
@@ -99,8 +125,20 @@ def flatten(node: Any, where: str = "") -> Iterator[tuple[str, Any]]:
         yield where, node
 
 
-def read_runs(outputs: Path) -> list[StoredRun]:
-    return [StoredRun(found) for found in Records(outputs).all() if found.folder and RUN.fullmatch(found.folder.name)]
+KINDS = ("runs", "ensembles", "networks")  # folders of records: runs, several evaluated as one, networks trained elsewhere
+
+
+def read_runs(outputs: Path, kinds: Sequence[str] = KINDS) -> list[StoredRun]:
+    found = [one for kind in kinds for one in Records(outputs, kind).all()]
+    return [StoredRun(one) for one in found if one.folder and RUN.fullmatch(one.folder.name)]
+
+
+def evaluations_of(run: StoredRun) -> list[StoredRun]:
+    """What attnlab.evaluate has added to a run, the oldest first."""
+    found = [
+        StoredRun(read_result(folder, name=run.run_id)) for folder in sorted((run.folder / "evaluations").glob("*")) if folder.is_dir()
+    ]
+    return sorted((one for one in found if one.result), key=lambda one: one.started)
 
 
 # ---- which runs ----------------------------------------------------------------------------------------------------------------------
@@ -164,14 +202,17 @@ def known_key(key: str, runs: Sequence[StoredRun]) -> None:
         raise ValueError(f"no run has the key {key}; {nearest(key, [*FIELDS, *names])}")
 
 
+def less_is_better(metric: str) -> bool:
+    return metric.rpartition("/")[2] in LESS_IS_BETTER or "/loss" in metric
+
+
 def ordered(runs: Sequence[StoredRun], key: str | None) -> list[StoredRun]:
     """By a key, best or largest first, runs without it last; by default the newest first."""
     if key is None:
         return sorted(runs, key=lambda run: (-run.started, run.run_id))
     turned, name = key.startswith("-"), key.removeprefix("-")
     known_key(name, runs)
-    small = name.rpartition("/")[2] in LESS_IS_BETTER or "/loss" in name
-    small = small != turned
+    small = less_is_better(name) != turned
 
     def rank(run: StoredRun) -> tuple:
         values = [value for value in run.get(name)[:1] if value is not None]
@@ -185,9 +226,10 @@ def ordered(runs: Sequence[StoredRun], key: str | None) -> list[StoredRun]:
 
 
 def find_run(word: str, runs: Sequence[StoredRun]) -> StoredRun:
-    """The run that a folder, a run_id or the beginning of an address names."""
+    """The run that a folder, a run_id, or the beginning of an address or of a run_id names."""
     name = Path(word).name if Path(word).is_dir() else word.rstrip("/")
     hits = [run for run in runs if run.run_id == name] or [run for run in runs if run.address.startswith(name)]
+    hits = hits or [run for run in runs if name and run.run_id.startswith(name)]
     if len(hits) == 1:
         return hits[0]
     if hits:

@@ -131,7 +131,8 @@ class Record:
             temporary.unlink(missing_ok=True)
 
     def write_history(self, history: Sequence[Mapping[str, float]]) -> None:
-        """metrics.csv: one row an epoch, all columns that any row has."""
+        """metrics.csv: one row an epoch, all columns that any row has; `history` as the learner keeps it, epochs from 0."""
+        history = from_one(history)
         columns = list(dict.fromkeys(key for row in history for key in row))
         buffer = io.StringIO()
         writer = csv.DictWriter(buffer, columns, lineterminator="\n")
@@ -183,8 +184,15 @@ class Logfile(logging.FileHandler):
             super().handleError(record)
 
 
+def from_one(history: Sequence[Mapping[str, float]]) -> list[dict[str, float]]:
+    """Rows whose epochs are counted as people do, from 1; those that begin at 1 as they are."""
+    shift = 1 if any(row.get("epoch") == 0 for row in history) else 0
+    return [{key: value + shift if key in ("epoch", "best_epoch") else value for key, value in row.items()} for row in history]
+
+
 def read_history(path: Path) -> list[dict[str, float]]:
-    """The rows of a metrics.csv that have an epoch, by column; what is no number is left out, and so is what cannot be read."""
+    """The rows of a metrics.csv that have an epoch, by column, epochs from 1; what is no number is left out, and so is what cannot be
+    read. Early files counted from 0."""
     rows = []
     with contextlib.suppress(OSError, ValueError, csv.Error):
         lines = csv.reader(path.read_text(encoding="utf-8").splitlines())
@@ -198,7 +206,7 @@ def read_history(path: Path) -> list[dict[str, float]]:
                     continue
             if math.isfinite(row.get("epoch", math.nan)):
                 rows.append(row)
-    return rows
+    return from_one(rows)
 
 
 def changed_defaults(recorded: Mapping[str, Any], present: Mapping[str, Any], where: str = "") -> list[str]:

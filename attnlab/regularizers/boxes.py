@@ -4,6 +4,8 @@
 import torch
 from torch import Tensor
 
+from attnlab.placement.shapes import check_shape
+
 
 def box_mask(top_B: Tensor, left_B: Tensor, bottom_B: Tensor, right_B: Tensor, *, height: int, width: int) -> Tensor:
     """(B, 1, H, W) bool, true inside each box; bottom and right are exclusive, parts outside the image are clipped."""
@@ -16,5 +18,4 @@ def box_mask(top_B: Tensor, left_B: Tensor, bottom_B: Tensor, right_B: Tensor, *
 
 def check_image_shape(shape: tuple[int, ...], *, name: str) -> None:
     """ValueError where a place holds no images."""
-    if len(shape) != 3:
-        raise ValueError(f"{name} needs a (C, H, W) place such as input, got shape {tuple(shape)}")
+    check_shape(shape, "CHW", what=name, hint="put it at input")

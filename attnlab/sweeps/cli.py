@@ -2,7 +2,7 @@
 
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from attnlab.config.checks import check
@@ -11,7 +11,24 @@ from attnlab.config.plan import Plan
 from attnlab.config.targets import config_dir
 from attnlab.sweeps import local, workers
 from attnlab.sweeps.processes import die_with_parent
-from attnlab.terminal import console, leave, message, one_line
+from attnlab.terminal import console, leave, message, one_line, reader_left, tells_version
+
+
+def answered(command: Sequence[str]) -> bool:
+    """Whether a command line only asks something, after answering it on stdout: --help [TOPIC], --version, places [group=choice ...]."""
+    if {"-h", "--help"} & set(command):
+        from attnlab.config.help import help_text
+
+        print(help_text(command))
+    elif "places" in command:
+        from attnlab.config.compose import compose
+        from attnlab.pipeline.places import tell_places
+
+        tell_places(compose([word for word in command if word != "places"]))
+    elif not tells_version(command):
+        return False
+    sys.stdout.flush()
+    return True
 
 
 def main(job: Callable[[Plan], Any], *, config_name: str = "train") -> None:
@@ -28,6 +45,11 @@ def main(job: Callable[[Plan], Any], *, config_name: str = "train") -> None:
     os.environ["HYDRA_FULL_ERROR"] = "1"  # hand errors to us, who print them in one line
     command = list(sys.argv[1:])
     with one_line():
+        try:
+            if answered(command):
+                return
+        except BrokenPipeError:
+            reader_left()
         sys.argv[1:] = options_last(loosen(command))
         check_options(sys.argv[1:])
     failed: list[Exception] = []
@@ -55,9 +77,8 @@ def main(job: Callable[[Plan], Any], *, config_name: str = "train") -> None:
                     raise failed[0]
     except KeyboardInterrupt:
         leave("interrupted; the same command goes on from the last checkpoint", code=130)
-    except BrokenPipeError:  # the reader of our output left
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(1)
+    except BrokenPipeError:
+        reader_left()
     except Exception as error:
         text = message(error)
         if text is None:  # our own mistake: show where

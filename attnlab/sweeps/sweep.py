@@ -13,17 +13,20 @@ from pathlib import Path
 from typing import Any
 
 from attnlab.config.build import build
-from attnlab.config.compose import hydra_version, loosen
+from attnlab.config.compose import hydra_version, loosen, typed
 from attnlab.config.plan import Plan
 from attnlab.config.signatures import complete
 from attnlab.config.targets import config_dir
+from attnlab.records.grouping import HEADS, rows_of
 from attnlab.sweeps import local, submitted, workers
 from attnlab.sweeps.guard import Guard
 from attnlab.sweeps.journal import DONE, FAILED, INTERRUPTED, RESUMED, SKIPPED, Job
 from attnlab.sweeps.task import Task
-from attnlab.terminal import console
+from attnlab.terminal import aligned, console
 
 log = logging.getLogger("attnlab")
+
+MOST_ROWS = 20  # of the table at the end
 
 
 class Sweep:
@@ -79,6 +82,8 @@ class Sweep:
         counts = {kind: sum(job.outcome == kind for job in self.jobs) for kind in (DONE, RESUMED, SKIPPED, FAILED, INTERRUPTED, "")}
         shown = [f"{count} {kind or 'not started'}" for kind, count in counts.items() if count or kind in (DONE, SKIPPED, FAILED)]
         log.info("sweep of %d jobs, %d:%02d: %s", len(self.jobs), seconds // 60, seconds % 60, ", ".join(shown))
+        for line in self.by_what_was_swept():
+            log.info("  %s", line)
         common = set.intersection(*(set(job.overrides) for job in self.jobs)) if len(self.jobs) > 1 else set()
         groups: dict[tuple[str, str], list[Job]] = {}
         for job in self.jobs:
@@ -88,6 +93,22 @@ class Sweep:
             own = dataclasses.replace(jobs[0], overrides=tuple(text for text in jobs[0].overrides if text not in common))
             more = f" and {len(jobs) - 1} more" if len(jobs) > 1 else ""
             log.info("  failed  %s%s\n          %s%s", own.words, more, error, f"\n          log: {shorten(path)}" if path else "")
+
+    def by_what_was_swept(self) -> list[str]:
+        """A table of the objective: mean and sd over seeds and whatever else, a row for what the jobs differ in, the best first."""
+        done = [job for job in self.jobs if job.plan and isinstance(job.value, int | float)]
+        words = [dict(typed(text).partition("=")[::2] for text in job.overrides) for job in done]
+        swept = [key for key in dict.fromkeys(key for one in words for key in one) if len({one.get(key) for one in words}) > 1]
+        rows_by = [key for key in swept if key != "seed"] or swept
+        objectives = {job.plan.full["objective"] for job in done}
+        if not rows_by or len(objectives) != 1:
+            return []
+        (metric,) = objectives
+        runs = {job.plan.address: ([one.get(key, "-") for key in rows_by], job.value) for job, one in zip(done, words)}  # a run counts once
+        rows = rows_of(runs.values(), metric=metric)
+        shown = aligned([*rows_by, metric, *HEADS[1:]], [row.cells for row in rows[:MOST_ROWS]], right=(metric, *HEADS[1:]))
+        hidden = len(rows) - MOST_ROWS
+        return [*shown, *([f"and {hidden} more: python -m attnlab.runs by={','.join(rows_by)}"] if hidden > 0 else [])]
 
 
 def shorten(path: str | Path) -> str:

@@ -102,10 +102,11 @@ def _cell(wanted: Wanted, spec: Spec, runs: tuple[RunOfCell, ...], baseline: tup
     row, column = wanted.row.label, wanted.column.label
     ours, theirs = ({run.seed: run.value for run in group if run.value is not None} for group in (runs, baseline))
     values, paper = list(ours.values()), spec.published.get((row, column))
+    interval = statistics.t_interval(values, within=spec.metric.within)
     middle = statistics.mean(values)
     same = _same_data(wanted, [result for result in results if result.get("status") == FINISHED])
     return Cell(
-        row, column, runs, len(values), middle, statistics.sample_sd(values), statistics.t_interval(values), paper,
+        row, column, runs, len(values), middle, statistics.sample_sd(values), interval, paper,
         middle - paper.value if paper and values else None,
         statistics.verdict(values, paper, margin=spec.margin, paper_runs=spec.paper_runs, same_data=same),
         statistics.paired_test(ours, theirs),

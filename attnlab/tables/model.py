@@ -1,11 +1,14 @@
 """The values a table is made of: plain frozen dataclasses, shared by the text, LaTeX and HTML views. No logic, no torch."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
 Mark = Literal["code", "page", "memory", "text", "fig"]
+# metrics that are a share of something, by the last part of their names
+SHARES = ("acc", "error", "ece", "auroc", "aupr_in", "aupr_out", "fpr95", "fpr95_id", "iou", "pointing", "energy_inside")
 STATUSES = ("finished", "running", "interrupted", "failed", "broken", "missing")  # of a run, in the order in which they are listed
 
 
@@ -29,6 +32,11 @@ class Metric:
     scale: float = 100.0
     complement: bool = False
     digits: int = 2
+
+    @property
+    def within(self) -> tuple[float, float]:
+        """The ends of what can be shown: a share of something is in [0, scale]."""
+        return (0.0, self.scale) if self.key.rpartition("/")[2] in SHARES else (-math.inf, math.inf)
 
 
 @dataclass(frozen=True)

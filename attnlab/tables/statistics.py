@@ -33,12 +33,12 @@ def t_quantile(degrees: float) -> float:
     return float(stdtrit(degrees, 0.5 + LEVEL / 2))
 
 
-def t_interval(values: Sequence[float]) -> tuple[float, float] | None:
-    """The LEVEL interval of the mean under Student's t, or None of fewer than two values."""
+def t_interval(values: Sequence[float], *, within: tuple[float, float] = (-math.inf, math.inf)) -> tuple[float, float] | None:
+    """The LEVEL interval of the mean under Student's t, or None of fewer than two values; its ends are kept `within` what can be."""
     if len(values) < 2:
         return None
     middle, half = mean(values), t_quantile(len(values) - 1) * sample_sd(values) / math.sqrt(len(values))
-    return middle - half, middle + half
+    return max(within[0], middle - half), min(within[1], middle + half)
 
 
 def paired_test(ours: Mapping[int, float], baseline: Mapping[int, float]) -> Paired | None:

@@ -74,6 +74,23 @@ def test_the_label_reads_well() -> None:
     assert compose(["name=pilot"]).run_id.startswith("pilot-")
 
 
+@pytest.mark.parametrize(
+    "words, label",
+    [
+        (["data=cifar10", "model.width=16", "attention=rect"], "cifar10-resnet18-w16-rect-s0"),
+        (["data=parquet", "data.path=/x/fashion mnist/", "trainer.max_epochs=200"], "fashion.mnist-resnet18-e200-s0"),
+        (["data=image_folder", "data.path='/x/图'"], "image_folder-resnet18-s0"),
+        (["model=timm", "model.name=hf-hub:timm/resnet18.a1"], "digits-resnet18.a1-s0"),
+        (["model=wrn28_10", "model.width=160", "trainer.max_epochs=4"], "digits-wrn28_10-s0"),
+        (["experiment=rect/cluttered_digits", "seed=2"], "cluttered_digits-resnet18-w16-e12-s2"),
+        ([f"attention=[{','.join(['rect', 'se', 'eca', 'position', 'context_aware', 'dynamic_residual', 'surround', 'lmask'])}]"], None),
+    ],
+)
+def test_a_label_says_what_the_record_knows(words: list[str], label: str | None) -> None:
+    found = compose(words).label
+    assert found == label if label else len(found) <= 80 and found.endswith("-s0")
+
+
 def test_the_record_shows_defaults_that_the_yaml_leaves_out() -> None:
     assert compose(BASE).full["data"]["split_seed"] == 0
 

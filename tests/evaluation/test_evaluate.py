@@ -135,7 +135,7 @@ def test_an_ensemble_is_the_mean_of_its_members(made) -> None:
     members = sorted(made[name].name for name in ("plain", "rect"))
     assert found["members"] == members and found["run_id"] == path.parent.name
     assert path.parent.parent == made["plain"].parent.parent / "ensembles"
-    assert path.parent.name.startswith("digits-resnet18+digits-resnet18-rect-dropout-large_margin-x2-")
+    assert path.parent.name.startswith("digits-resnet18-w4-e1+1-x2-")
     assert found["parameters"] == sum(read(made[name] / "result.json")["parameters"] for name in ("plain", "rect"))
     assert {key.split("/")[1] for key in found["metrics"] if key.startswith("ood/")} == {"msp", "entropy"}
     assert {each.name for each in (path.parent / "figures").iterdir()} >= {"ood_scores.png", "consistency.png", "reliability.png"}
@@ -158,7 +158,7 @@ def test_members_are_fed_by_their_own_moments(made) -> None:
     found = read(evaluate([made["plain"], made["fewer"]], []))
     p, labels = by_hand(made["plain"], made["fewer"])
     assert found["metrics"]["test/nll"] == pytest.approx(-np.log(p[range(len(p)), labels]).mean(), rel=1e-5)
-    assert found["run_id"].startswith("digits-resnet18-x2-")
+    assert found["run_id"].startswith("digits-resnet18-w4-e1-x2-")
 
 
 def test_features_joined_are_the_mean_of_the_logits(made) -> None:
@@ -183,7 +183,7 @@ def test_the_command(made) -> None:
 
 MISTAKES = {
     ("run={plain}", "run={plain}"): "is given twice; the members of an ensemble are different runs",
-    ("run={plain}", "run={points}"): "learned 2 classes (upper, lower) of [2], and digits-resnet18-s0-",
+    ("run={plain}", "run={points}"): "learned 2 classes (upper, lower) of [2], and digits-resnet18-w4-e1-s0-",
     ("run={plain}", "join=features"): "join=features joins several runs, and one is given",
     ("run={plain}", "run={rect}", "join=logits"): "join=logits: must be one of probabilities, features",
     ("run={plain}", "run=/no/such/run"): "there is no such folder",

@@ -160,6 +160,22 @@ def test_score_histograms(tmp_path, drawn, num_heads, num_sets, long):
         assert not any("AUROC" in text for text in check(figures.score_histograms(scores, path=tmp_path / "without.png"), drawn))
 
 
+def test_score_histograms_of_certain_and_of_narrow_scores(tmp_path, drawn):
+    """Probabilities near 1 are spread out on a logit scale; long numbers close together have two ticks with room."""
+    normal = torch.randn(400, generator=torch.Generator().manual_seed(0)).double()
+    certain = {"test": -torch.sigmoid(3 * normal + 7), "far": -torch.sigmoid(3 * normal + 1)}
+    narrow = {"test": -0.1002 + 1e-5 * normal, "far": -0.10015 + 1e-5 * normal}
+    tailed = {"test": torch.cat([normal, torch.full((6,), 1e6)]), "far": normal + 1}
+    scores = {"msp": certain, "odin": narrow, "mahalanobis": tailed, "energy": {"test": normal, "far": normal}}
+    auroc = {head: {"far": 0.5} for head in scores}
+    texts = check(figures.score_histograms(scores, path=tmp_path / "certain.png", auroc=auroc), drawn)
+    assert texts.count("AUROC 0.500; logit scale") == 1 and "1.5% beyond" in texts
+    panels = drawn["certain"].axes
+    counts = np.histogram(np.log10((1 + certain["test"]) / -certain["test"]), 61)[0]
+    assert (counts > 0).sum() > 30 and panels[0].get_xlim()[0] < -2
+    assert all(len(panel.get_xticks()) >= 2 for panel in panels)
+
+
 def test_score_histograms_of_odd_scores(tmp_path, drawn):
     normal = torch.randn(200, generator=torch.Generator().manual_seed(1))
     scores = {

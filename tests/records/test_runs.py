@@ -91,8 +91,42 @@ def test_runs_are_chosen_and_sorted(words: tuple[str, ...], outputs: Path, capsy
 
 def test_columns_of_what_was_asked_for(outputs: Path, capsys: pytest.CaptureFixture) -> None:
     lines = tell(outputs, capsys, "model.width=64", "sort=test/nll", "limit=2")
-    assert lines[0].split() == ["run", "status", "epochs", "time", "started", "test/acc", "model.width", "test/nll"]
+    assert lines[0].split() == ["run", "status", "epochs", "time", "started", "attention", "seed", "test/acc", "model.width", "test/nll"]
     assert lines[1].split()[-3:] == ["0.9001", "64", "0.4999"] and "\x1b" not in "".join(lines)
+
+
+def test_rows_of_runs_that_agree(outputs: Path, capsys: pytest.CaptureFixture, tmp_path: Path) -> None:
+    """Runs 0 to 7: attention=rect of 0, 3 and 6; width 16 of the odd ones."""
+    lines = [line.split() for line in tell(outputs, capsys, "by=attention,model.width", "model=resnet18")]
+    assert lines[0] == ["attention", "model.width", "mean", "sd", "n"] and len(lines) == 5
+    assert sorted(line[:2] + line[-1:] for line in lines[1:]) == [
+        ["none", "16", "3"], ["none", "64", "2"], ["rect", "16", "1"], ["rect", "64", "2"],
+    ]  # fmt: skip
+    best = tell(outputs, capsys, "by=model.width", "metric=test/nll")
+    assert [line.split()[0] for line in best[1:]] == ["16", "64"] and best[1].split()[1] == "0.5000"
+    for keys in ("attention", "attention,model.width", "model.width,attention"):
+        tell(outputs, capsys, f"by={keys}", f"plot={tmp_path}/{keys}.png")
+        assert (tmp_path / f"{keys}.png").stat().st_size > 5000
+    runs.run_command(["by=attention", f"paths.outputs={outputs}"])
+    assert "runs of a row differ in model.width: add them to by=" in capsys.readouterr().err
+
+
+def test_evaluations_are_told_with_their_run(outputs: Path, capsys: pytest.CaptureFixture) -> None:
+    folder = outputs / "runs" / "digits-resnet18-s3-00000003"
+    told = json.loads((folder / "result.json").read_text())
+    added = {
+        "overrides": [*told["overrides"], "ood=vim", "paths.outputs=here"],
+        "metrics": {**told["metrics"], "ood/vim/photos/auroc": 0.75},
+    }
+    (folder / "evaluations" / "0123abcd").mkdir(parents=True)
+    write_result(folder / "evaluations" / "0123abcd" / "result.json", {**told, **added})
+    ensemble = outputs / "ensembles" / "digits-x2-00000fff"
+    ensemble.mkdir(parents=True)
+    write_result(ensemble / "result.json", {**told, "run_id": ensemble.name, "members": ["a", "b"]})
+    lines = tell(outputs, capsys, "show", "00000003")
+    assert lines[-2:] == ["  evaluation 0123abcd  finished  ood=vim", "    ood/vim/photos/auroc  0.7500"]
+    assert tell(outputs, capsys, "show", "00000fff")[0] == "digits-x2-00000fff  finished"
+    assert any(line.startswith("digits-x2-00000fff") for line in tell(outputs, capsys))
 
 
 @pytest.mark.parametrize("word", ["{name}", "00000003", "{outputs}/runs/{name}", "{outputs}/runs/{name}/"])
@@ -142,6 +176,10 @@ MISTAKES = {
     ("test/acc>high",): "test/acc>high: > needs a number",
     ("limit=all",): "limit=all: must be a whole number, 0 for all",
     ("lst",): "lst: is neither a filter (key=value) nor one of list, show, diff, prune",
+    ("by=attention", "metric=test/ac"): "no run has the key test/ac; nearest: test/acc",
+    ("by=attention", "status=failed"): "metric=test/acc: none of the 0 finished runs has it",
+    ("by=seed", "plot=a.doc"): "plot=a.doc: must end in .png, .pdf or .svg",
+    ("plot=a.png",): "plot=a.png: goes with by=KEY",
     ("show",): "show takes 1 run, got 0",
     ("show", "0000000"): "0000000: fits 11 runs (",
     ("diff", "00000001", "1234"): "1234: there is no such run; ",

@@ -428,20 +428,22 @@ def test_latex_is_balanced(shown: Table) -> None:
         assert len(rows) == 2 and all(len(re.findall(r"(?<!\\)&", row)) == 4 and row.endswith(r" \\") for row in rows)
         plain = re.sub(r"\\[{}%$&#_]", "", "\n".join(body))
         assert plain.count("{") == plain.count("}") and plain.count("$") % 2 == 0 and "%" not in plain
-        assert r"\begin{tabular}{lrrrr}" in text and "$+0.00^{=}$" in text
+        assert r"\begin{tabular}{lrrrr}" in text and "$+0.00^{=}$" in text and body.count(r"\centering") == 1
+        told = table_latex.to_latex(table, details=("interval", "p"))
+        assert told.count(r"\scriptsize") == 2 * len(table.columns) and r"\textbf{" in told
 
 
 @pytest.mark.skipif(shutil.which("pdflatex") is None, reason="no pdflatex")
 def test_latex_compiles(shown: Table, tmp_path: Path) -> None:
-    tables = [table_latex.to_latex(table) for table in (shown, nasty(shown))]
-    source = (
-        "\\documentclass{article}\n\\usepackage[utf8]{inputenc}\n\\usepackage[T1]{fontenc}\n\\usepackage{booktabs}\n\\begin{document}\n"
-    )
+    tables = [table_latex.to_latex(table, details=details) for table in (shown, nasty(shown)) for details in ((), ("interval", "p"))]
+    packages = "\\usepackage[utf8]{inputenc}\n\\usepackage[T1]{fontenc}\n\\usepackage{booktabs,graphicx}\n"
+    source = f"\\documentclass{{article}}\n{packages}\\begin{{document}}\n"
     (tmp_path / "t.tex").write_text(source + "\n".join(tables) + "\\end{document}\n")
     done = subprocess.run(
         ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "t.tex"], cwd=tmp_path, capture_output=True, text=True, errors="replace"
     )
     assert done.returncode == 0, done.stdout[-2000:]
+    assert "Overfull" not in done.stdout.replace("Overfull \\hbox (0", "")
 
 
 # ---- what is to do, and doing it ----------------------------------------------------------------------------------------------------

@@ -53,9 +53,13 @@ def figure(caption: str, path: Path, uri: str, width: int, height: int, link: Ca
     """A picture that opens to its full size."""
     return (
         f'<figure><button type="button" class="zoom" aria-expanded="false" aria-label="Enlarge: {escape(caption)}">'
-        f'<img src="{uri}" width="{width}" height="{height}" alt="{escape(caption)}"></button>'
+        f'<img{_is_photograph(path)} src="{uri}" width="{width}" height="{height}" alt="{escape(caption)}"></button>'
         f'<figcaption>{escape(caption)} <a href="{link(path)}">file</a></figcaption></figure>'
     )
+
+
+def _is_photograph(path: Path) -> str:
+    return ' class="photograph"' if path.stem.startswith(("attention", "explanations")) else ""
 
 
 def _drawings(folders: Sequence[RunFolder]) -> list[tuple[str, str]]:
@@ -65,9 +69,9 @@ def _drawings(folders: Sequence[RunFolder]) -> list[tuple[str, str]]:
     for title, about, scale, digits, best, keys in CURVES:
         bands: list[Band] = []
         for name, key in keys.items():
-            runs = [{int(row["epoch"]) + 1: scale * row[key] for row in one.history if key in row} for one in folders]
+            runs = [{int(row["epoch"]): scale * row[key] for row in one.history if key in row} for one in folders]
             if not any(runs):  # measured once, at the end
-                ends = [(int(one.history[-1]["epoch"]) + 1, _metric(one, key)) for one in folders if one.history]
+                ends = [(int(one.history[-1]["epoch"]), _metric(one, key)) for one in folders if one.history]
                 runs = [{epoch: scale * value} for epoch, value in ends if value is not None]
             if drawn := band(name, runs):
                 bands.append(drawn)
@@ -162,7 +166,7 @@ def _progress(one: RunFolder) -> str:
     config = one.result.get("config")
     trainer = config.get("trainer") if isinstance(config, dict) else None
     whole = trainer.get("max_epochs") if isinstance(trainer, dict) else None
-    done = int(one.history[-1]["epoch"]) + 1
+    done = int(one.history[-1]["epoch"])
     return f", epoch {done} of {whole}" if isinstance(whole, int) else f", epoch {done}"
 
 

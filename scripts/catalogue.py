@@ -1,6 +1,7 @@
 """docs/catalogue.md from the yamls, docstrings and tests: `python scripts/catalogue.py` writes it, `--check` compares.
 
-A row a choice of every group: its name, what it is, its paper, its reference test, a command. Nothing in the page is written by hand.
+A row a choice of every group: its name, what it is, its paper, its reference test, a command. Nothing of that is written by hand; the papers
+at the end are docs/systems.yaml.
 """
 
 import argparse
@@ -20,6 +21,7 @@ from attnlab.config.groups import GROUPS  # noqa: E402
 from attnlab.config.targets import config_dir, locate  # noqa: E402
 
 PAGE = ROOT / "docs" / "catalogue.md"
+SYSTEMS = ROOT / "docs" / "systems.yaml"
 SHOWN = (
     "model",
     "init",
@@ -99,7 +101,22 @@ def page() -> str:
             + "\n".join(rows)
             + "\n"
         )
+    parts.append(systems())
     return "\n".join(parts)
+
+
+def systems() -> str:
+    """The papers beside which this bench was made, a line each: where what carries over lives, or why nothing does."""
+    entries = yaml.safe_load(SYSTEMS.read_text())
+    rows = []
+    for entry in entries:
+        link = f"[{entry['paper']}](https://arxiv.org/abs/{entry['paper']})" if "paper" in entry else ""
+        here = ", ".join(f"`{word}`" for word in entry["here"])
+        assert here or "why" in entry, f"{entry['title']}: neither where it is nor why it is not"
+        rows.append(f"| {entry['title']} | {link} | {here} | {entry.get('why', '')} |")
+    nothing = sum(not entry["here"] for entry in entries)
+    head = f"## Papers\n\n{len(entries)} papers and what of each is here; of {nothing} nothing is, for the reason named.\n\n"
+    return head + "| paper | arXiv | here | not here, and why |\n|---|---|---|---|\n" + "\n".join(rows) + "\n"
 
 
 def main() -> int:

@@ -8,6 +8,7 @@ numbers from its own seed as every run does, so the numbers are those of a proce
 import contextlib
 import json
 import os
+import runpy
 import select
 import signal
 import socket
@@ -94,16 +95,14 @@ def serve() -> None:
     import attnlab.figures
     import attnlab.pipeline.train
     import attnlab.training.learner  # noqa: F401
-    from attnlab import train
-    from attnlab.sweeps.cli import main
 
     if threading.active_count() > 1:  # a library's thread may hold a lock, which would stay locked in a fork
         return
     with socket.socket(fileno=int(sys.argv[1])) as channel:
         words = _next_job(channel)
     if words is not None:
-        sys.argv = [str(train.__file__), *words]
-        main(train.job)
+        sys.argv = ["attnlab.train", *words]
+        runpy.run_module("attnlab.train", run_name="__main__", alter_sys=True)
 
 
 def _next_job(channel: socket.socket) -> list[str] | None:

@@ -61,6 +61,24 @@ def test_without_biases_relevance_is_conserved(residual: Network, rule: str) -> 
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize("rule", ["gamma", "alpha1beta0"])
+def test_a_batch_norm_after_a_convolution_is_merged_with_it(rule: str) -> None:
+    torch.manual_seed(0)
+    convs = [nn.Conv2d(3, 4, 3, stride=2, bias=False).double(), nn.Conv2d(4, 6, 3, padding=1, groups=2).double()]
+    norms = [nn.BatchNorm2d(4).double().eval(), nn.BatchNorm2d(6).double().eval()]
+    for norm in norms:
+        nn.init.normal_(norm.running_mean, std=0.1)
+        nn.init.uniform_(norm.running_var, 0.5, 2)
+        nn.init.normal_(norm.weight)  # of both signs
+        nn.init.normal_(norm.bias, std=0.1)
+    head = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(6, 2).double())
+    apart = nn.Sequential(convs[0], norms[0], nn.ReLU(), convs[1], norms[1], nn.ReLU(), head)
+    merged = [torch.nn.utils.fusion.fuse_conv_bn_eval(conv.eval(), norm) for conv, norm in zip(convs, norms)]
+    x, target = torch.randn(2, 3, 9, 9, dtype=torch.float64), torch.tensor([0, 1])
+    expected = LRP(rule=rule).attribute(nn.Sequential(merged[0], nn.ReLU(), merged[1], nn.ReLU(), head), x, target)
+    torch.testing.assert_close(LRP(rule=rule).attribute(apart, x, target), expected, rtol=1e-8, atol=1e-10)
+
+
 class Gated(nn.Module):
     """(w * x summed) * sigmoid(u * x summed), then a SiLU and a product of two values, each for a class."""
 

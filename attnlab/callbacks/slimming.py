@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch import Tensor
 
 from attnlab.pruning.norms import NormMasks
 
@@ -54,11 +55,15 @@ class Slimming:
     @torch.no_grad()
     def on_step(self, learner: "Learner", step: int) -> None:
         if step == max(self.step, 1):
-            size_N = torch.cat([scale.abs() for scale in self.scales])
+            size_N = torch.cat(self.scores())
             threshold = size_N.sort().values[round(len(size_N) * self.rate)]
             self.masks.keep({name: size_C >= threshold for name, size_C in zip(self.masks.norms, size_N.split(self.masks.sizes))})
         elif step > self.step:
             self.masks.apply()
+
+    def scores(self) -> list[Tensor]:
+        """By which channels are ranked, a tensor (C,) a layer."""
+        return [scale.abs() for scale in self.scales]
 
     def on_epoch_end(self, learner: "Learner", row: dict[str, float]) -> None:
         row["channels/kept"] = float(self.masks.share())

@@ -1,7 +1,5 @@
 """Cost: what a trained network takes, and what it takes without the channels that pruning has emptied."""
 
-import statistics
-import time
 from dataclasses import replace
 from typing import Literal
 
@@ -12,6 +10,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from attnlab.evaluation.trained import TEST, Trained
 from attnlab.metrics import accuracy
 from attnlab.pruning.export import export
+from attnlab.pruning.latency import latency
 from attnlab.pruning.tucker import decomposed
 
 
@@ -62,20 +61,3 @@ class Cost:
             "multiply_adds": counter.get_total_flops() / 2,
             "latency_ms": latency(network, x[: self.batch], self.repeats) * 1e3,
         }
-
-
-def latency(network: nn.Module, x: Tensor, repeats: int) -> float:
-    """Seconds that `network(x)` takes: the median of `repeats` passes."""
-    seconds = []
-    for _ in range(repeats + 2):
-        _wait(x.device)
-        start = time.perf_counter()
-        network(x)
-        _wait(x.device)
-        seconds.append(time.perf_counter() - start)
-    return statistics.median(seconds[2:])
-
-
-def _wait(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)

@@ -32,8 +32,8 @@ def partners(y: Tensor) -> Tensor:
 
 
 class GLICO(Supervised):
-    """Generative latent implicit conditional optimization for few images (Azuri and Weinshall, arXiv 2003.14297): a code z_n on the unit
-    sphere for every training image, and a generator G, trained beside the network f:
+    """Generative latent implicit conditional optimization for few images (Azuri and Weinshall, arXiv 2003.14297), in our reading: a
+    code z_n on the unit sphere for every training image, and a generator G, trained beside the network f:
 
         generator:    mean |G(z_n + e) - x_n|_1,   e ~ N(0, noise^2 I)         generator_ce:  gamma L(f(G(z_n + e)), y_n)
         from `start` on, a batch is with probability 1/2 replaced by G(slerp(z_n, z_m; t)) with the labels y_n,

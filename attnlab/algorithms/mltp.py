@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 
 
 class MLTP(Supervised):
-    """Meta-learning training procedure (Deng and Zhang, arXiv 2002.12455): a batch is a task, as in MAML (1703.03400).
+    """Meta-learning training procedure (Deng and Zhang, arXiv 2002.12455), in our reading: a batch is a task, as in MAML (1703.03400), and
+    the step on it must help on a new batch. That is established; the objective below, alpha and beta are not.
 
         min_w  L(w; B1) + beta L(w - alpha grad L(w; B1); B2)
 

@@ -1,4 +1,4 @@
-"""MLTP against the formula on a quadratic, by double backward of an obvious loop, and at its limits."""
+"""Our reading of MLTP against double backward of an obvious loop, and at its limits."""
 
 import copy
 

@@ -30,7 +30,8 @@ class WeightCentring:
     def on_fit_start(self, learner: "Learner") -> None:
         layers = learner.network.backbone.named_modules()
         self.weights = [one.weight for name, one in layers if isinstance(one, nn.Linear | nn.modules.conv._ConvNd) and name != "fc"]
-        self.on_step(learner, 0)
+        if not learner.history:  # a run that goes on has been centred, and once more would change its last bits
+            self.on_step(learner, 0)
 
     @torch.no_grad()
     def on_step(self, learner: "Learner", step: int) -> None:

@@ -39,6 +39,10 @@ def test_centred_filters_of_bounded_length() -> None:
         take(learner, batches(num))
         for layer in (learner.network.backbone[0], learner.network.backbone[3]):
             assert layer.weight.mean(1).abs().max() < 1e-12 and layer.weight.norm(dim=1).max() <= 0.5 + 1e-12
+    before = learner.network.backbone[0].weight.clone()
+    learner.history = [{"epoch": 0}]
+    learner.callbacks.by_name["centring"].on_fit_start(learner)
+    assert torch.equal(learner.network.backbone[0].weight, before)
     for make in (lambda: WeightCentring(max_norm=0.0), lambda: He(slope=-1.0), lambda: Orthogonal(gain=0.0)):
         with pytest.raises(ValueError, match=r"must be (above )?0"):
             make()

@@ -1,4 +1,4 @@
-"""SIGKILL where a scheme keeps state of its own: peers trained beside, labels improved, weights masked and rewound, snapshots."""
+"""SIGKILL where a scheme keeps state of its own: peers trained beside, labels improved, weights masked and rewound, growing sets."""
 
 from pathlib import Path
 
@@ -28,7 +28,8 @@ SCHEMES = {
         "algorithm=label_improvement",
         "algorithm.rounds=[1,1]",
         "data.label_noise=0.3",
-        "callback=[magnitude_pruning,slimming]",
+        "callback=[magnitude_pruning,slimming,weight_centring,majority_vote,progressive_stages]",
+        "callback.majority_vote.share=0.3",
         "callback.magnitude_pruning.lengths=[1,3]",
         "callback.slimming.prune=0.4",
     ],

@@ -156,3 +156,12 @@ def test_nothing_is_left_of_what_a_killed_process_wrote_to_the_folders_that_runs
     (first["folder"] / "result.json").unlink()
     run("trainer.max_epochs=1", base=POINTS)
     assert not any(path.exists() for path in left) and other.exists()
+
+
+@pytest.mark.parametrize("content", [b"\0" * 40, b"", b"\xff", b"..", b"../elsewhere", b"/", b"a\nb"])
+def test_a_damaged_note_of_who_trained_a_network_is_done_without(content: bytes, tmp_path: Path) -> None:
+    note = tmp_path / "runs" / ".trainings" / "0123abcd"
+    note.parent.mkdir(parents=True)
+    note.write_bytes(content)
+    assert Record(tmp_path / "runs" / "a-s0-00000000").trained_elsewhere("0123abcd") is None
+    assert read_result(Path(tmp_path, content.decode(errors="replace"))).status != "finished"

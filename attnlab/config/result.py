@@ -77,6 +77,7 @@ class Found:
 def read_result(folder: Path, *, name: str = "") -> Found:
     """The run in `folder` as its result.json states it; `interrupted` where there is only a checkpoint. name: of the run whose record it
     must be, where the folder has another."""
+    text = ""
     try:
         text = (folder / "result.json").read_bytes().decode()
         result = json.loads(text)

@@ -14,6 +14,7 @@ import json
 import logging
 import math
 import os
+import re
 import shutil
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -30,6 +31,9 @@ from attnlab.terminal import Visible
 log = logging.getLogger("attnlab")
 
 __all__ = ["FAILED", "FINISHED", "INTERRUPTED", "RUNNING", "Record", "changed_defaults", "read_history"]
+
+
+RUN_ID = re.compile(r"[\w+=-][\w.+=-]*")
 
 
 class Record:
@@ -106,9 +110,12 @@ class Record:
     def trained_elsewhere(self, training: str) -> tuple["Record", dict[str, Any]] | None:
         """The record that states it has done this training, and what it holds. Whether it has, its checkpoint shows."""
         try:
-            other = Record(self.folder.parent / (self.folder.parent / ".trainings" / training).read_text().strip())
+            name = (self.folder.parent / ".trainings" / training).read_text().strip()
         except (OSError, ValueError):
             return None
+        if not RUN_ID.fullmatch(name):  # damaged, or a path that leads elsewhere
+            return None
+        other = Record(self.folder.parent / name)
         stored = dict(read_result(other.folder).result)
         return (other, stored) if stored and stored["run_id"] == other.run_id != self.run_id else None
 

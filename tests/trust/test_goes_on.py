@@ -8,10 +8,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 
 from attnlab.config.result import read_result
 from attnlab.evaluate import evaluate
 from attnlab.records import atomic
+from attnlab.records.checkpoint import inspect_checkpoint
 from attnlab.records.record import Record
 from attnlab.runs import run_command
 from attnlab.table import main as table_main
@@ -156,3 +158,22 @@ def test_nothing_is_left_of_what_a_killed_process_wrote_to_the_folders_that_runs
     (first["folder"] / "result.json").unlink()
     run("trainer.max_epochs=1", base=POINTS)
     assert not any(path.exists() for path in left) and other.exists()
+
+
+@pytest.mark.parametrize("content", [b"\0" * 40, b"", b"\xff", b"..", b"../elsewhere", b"/", b"a\nb"])
+def test_a_damaged_note_of_who_trained_a_network_is_done_without(content: bytes, tmp_path: Path) -> None:
+    note = tmp_path / "runs" / ".trainings" / "0123abcd"
+    note.parent.mkdir(parents=True)
+    note.write_bytes(content)
+    assert Record(tmp_path / "runs" / "a-s0-00000000").trained_elsewhere("0123abcd") is None
+    assert read_result(Path(tmp_path, content.decode(errors="replace"))).status != "finished"
+
+
+def test_a_checkpoint_cut_short_at_any_length_is_damaged(tmp_path: Path) -> None:
+    """Of certain lengths torch raises OSError, which is no disk that fails."""
+    whole, cut = tmp_path / "whole.ckpt", tmp_path / "last.ckpt"
+    torch.save({"attnlab": {"training": "x", "history": []}, "state_dict": {"w": torch.zeros(300_000)}}, whole)
+    content = whole.read_bytes()
+    for length in (0, 1, 100, 8_125, 50_000, 65_557, len(content) // 2, len(content) - 22, len(content) - 1):
+        cut.write_bytes(content[:length])
+        assert inspect_checkpoint(cut, ("x",), {})[1].startswith("is damaged"), length

@@ -35,6 +35,7 @@ OTHER = {  # of what many methods share: the tests of those that lean on it most
 SHARED = {  # tests with a case for each of many modules, and the file that names those
     "tests/reference/test_defaults.py::test_defaults": "reference/defaults.toml",
     "tests/reference/test_autocast.py::test_the_same_in_autocast": "reference/test_autocast.py",
+    "tests/reference/test_ranges.py::test_ranges": "reference/test_ranges.py",
 }
 EQUIVALENT = Path(__file__).with_name("equivalent.toml")
 

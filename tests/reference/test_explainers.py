@@ -78,6 +78,7 @@ def test_controls() -> None:
     assert torch.equal(Uniform().explain(network, x, target), torch.ones(2, 1, 4, 6))
     noise = RandomMap().explain(network, x, target)
     assert torch.equal(noise, RandomMap().explain(network, x, target)) and not torch.equal(noise[0], noise[1])
+    assert 0 <= noise.min() < 0.2 and 0.8 < noise.max() < 1
     assert not torch.equal(noise, RandomMap(seed=1).explain(network, x, target))
     centred = GaussianMap(spread=0.1).explain(network, x, target)
     assert torch.equal(centred, centred.flip(2)) and (centred - centred.flip(3)).abs().max() < 1e-6

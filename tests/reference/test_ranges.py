@@ -18,7 +18,13 @@ RANGES: dict[str, dict[str, dict[str, str]]] = {
     "attnlab.attention.ltpa": {"LearnToPayAttention": {"dropout": "[0, 1)"}},
     "attnlab.attention.position": {"PositionAttention": {"reduction": "n >= 1", "budget": "n >= 76"}},
     "attnlab.attention.rect": {
-        "RectAttention": {"sharpness": "(0, ", "init_size": "(0, ", "reduction": "n >= 1", "area_weight": "[0, ", "equivariance_weight": "[0, "}
+        "RectAttention": {
+            "sharpness": "(0, ",
+            "init_size": "(0, ",
+            "reduction": "n >= 1",
+            "area_weight": "[0, ",
+            "equivariance_weight": "[0, ",
+        }
     },
     "attnlab.attention.surround": {"InhibitorySurround": {"strength": "[0, inf)", "inner": "n >= 1"}},
     "attnlab.regularizers.adaptive_noise": {"AdaptiveNoise": {"strength": "[0, inf)", "momentum": "(0, 1]"}},
@@ -29,7 +35,14 @@ RANGES: dict[str, dict[str, dict[str, str]]] = {
     "attnlab.regularizers.cutmix": {"CutMix": {"alpha": "(0, ", "prob": "[0, 1]", "num_classes": "n >= 1"}},
     "attnlab.regularizers.cutout": {"Cutout": {"length": "n >= 2"}},
     "attnlab.regularizers.dgdm": {
-        "DualAttentionDropBlock": {"top": "(0, 1]", "low": "[0, 1]", "drop": "[0, 1]", "high": "[0, 1]", "floor": "[0, 1]", "seed": "[0, 1]"}
+        "DualAttentionDropBlock": {
+            "top": "(0, 1]",
+            "low": "[0, 1]",
+            "drop": "[0, 1]",
+            "high": "[0, 1]",
+            "floor": "[0, 1]",
+            "seed": "[0, 1]",
+        }
         | {"block": "n >= 1"}
     },
     "attnlab.regularizers.dropblock": {"DropBlock": {"drop": "[0, 1)", "block": "n >= 1"}},
@@ -74,7 +87,9 @@ RANGES: dict[str, dict[str, dict[str, str]]] = {
     "attnlab.explainers.smooth_grad": {"SmoothGrad": {"num_draws": "n >= 1", "noise_level": "[0, "}},
     "attnlab.explainers.smooth_taylor": {"SmoothTaylor": {"num_draws": "n >= 1", "sigma": "[0, "}},
     "attnlab.heads.cosine": {"CosineHead": {"scale": "(0, inf)"}},
-    "attnlab.heads.covariance": {"MultiOrderHead": {"channels": "n >= 2", "iterations": "n >= 2", "weight": "[0, inf)", "ridge": "[0, inf)"}},
+    "attnlab.heads.covariance": {
+        "MultiOrderHead": {"channels": "n >= 2", "iterations": "n >= 2", "weight": "[0, inf)", "ridge": "[0, inf)"}
+    },
     "attnlab.heads.prototype": {"PrototypeHead": {"prototypes": "n >= 1", "sigma": "(0, inf)"}},
     "attnlab.heads.ssal": {"SSAL": {"exponent": "[0, inf)", "width": "n >= 1"}},
     "attnlab.convolutions.bipolar": {"BipolarConv2d": {"delta": "(0, inf)"}},

@@ -57,7 +57,7 @@ class MeanTeacher(Supervised):
     ) -> None:
         if not 0 <= decay < 1:
             raise ValueError(f"decay must be in [0, 1), got {decay}")
-        if min(weight, ramp, noise, clustering) < 0 or radius <= 0:
+        if not all(value >= 0 for value in (weight, ramp, noise, clustering)) or not radius > 0:
             raise ValueError("weight, ramp, noise and clustering must be 0 or more, radius above 0")
         if not 0 <= clustering_start <= 1 or not 0 <= clustering_ramp <= 1:
             raise ValueError("clustering_start and clustering_ramp must be fractions of training in [0, 1]")

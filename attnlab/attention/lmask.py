@@ -41,7 +41,7 @@ class LMask(nn.Module):
         super().__init__()
         if len(shape) != 3:
             raise ValueError(f"lmask needs a (C, H, W) place, got shape {tuple(shape)}")
-        if sparse < 0 or shared < 0:
+        if not (sparse >= 0 and shared >= 0):
             raise ValueError(f"sparse and shared must be at least 0, got {sparse} and {shared}")
         if not 0 < start < 1:
             raise ValueError(f"start must be in (0, 1), got {start}")

@@ -21,7 +21,7 @@ class EarlyStop:
     needs = ("val",)
 
     def __init__(self, *, metric: str = "val/acc", mode: Literal["max", "min"] = "max", patience: int = 10, min_delta: float = 0.0) -> None:
-        if patience < 1 or min_delta < 0:
+        if patience < 1 or not min_delta >= 0:
             raise ValueError(f"patience must be at least 1 and min_delta at least 0, got {patience} and {min_delta}")
         if metric.startswith("test/"):
             raise ValueError(f"metric={metric}: training cannot be ended by test images; take val/acc or val/nll")

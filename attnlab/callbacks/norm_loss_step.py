@@ -32,7 +32,7 @@ class NormLossStep:
     single = True
 
     def __init__(self, *, weight: float = 1e-4, eps: float = 1e-8) -> None:
-        if weight < 0:
+        if not weight >= 0:
             raise ValueError(f"weight must be at least 0, got {weight}")
         if not eps > 0:
             raise ValueError(f"eps must be above 0, got {eps}")

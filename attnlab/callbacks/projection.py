@@ -65,7 +65,7 @@ class Projection:
         interval: int = 1,
         freeze: float | None = None,
     ) -> None:
-        if radius < 0 or interval < 1:
+        if not radius >= 0 or interval < 1:
             raise ValueError(f"radius must be 0 or more and interval 1 or more, got {radius} and {interval}")
         if freeze is not None and not 0 <= freeze <= 1:
             raise ValueError(f"freeze must be a fraction of training in [0, 1], got {freeze}")

@@ -28,7 +28,7 @@ class CrossEntropy(nn.Module):
         super().__init__()
         if not 0 <= label_smoothing <= 1:
             raise ValueError(f"label_smoothing must be in [0, 1], got {label_smoothing}")
-        if weight < 0:
+        if not weight >= 0:
             raise ValueError(f"weight must be 0 or more, got {weight}")
         self.label_smoothing, self.weight = label_smoothing, weight
 

@@ -25,7 +25,7 @@ class ODIN(MSP):
 
     def __init__(self, *, temperature: float = 1000.0, eps: float = 0.0014, std: tuple[float, ...] | None = None) -> None:
         super().__init__(temperature=temperature)
-        if eps < 0:
+        if not eps >= 0:
             raise ValueError(f"eps must be at least 0, got {eps}")
         if std is not None and min(std, default=0) <= 0:
             raise ValueError(f"std must be a positive number for each channel, got {list(std)}")

@@ -33,7 +33,7 @@ class CutMix(nn.Module):
     def __init__(self, shape: tuple[int, ...], *, num_classes: int, alpha: float = 1.0, prob: float = 0.5):
         super().__init__()
         check_image_shape(shape, name="cutmix")
-        if alpha <= 0:
+        if not alpha > 0:
             raise ValueError(f"alpha must be above 0, got {alpha}")
         if not 0 <= prob <= 1:
             raise ValueError(f"prob must be in [0, 1], got {prob}")

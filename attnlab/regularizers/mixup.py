@@ -26,7 +26,7 @@ class Mixup(nn.Module):
 
     def __init__(self, shape: tuple[int, ...], *, num_classes: int, alpha: float = 1.0):
         super().__init__()
-        if alpha <= 0:
+        if not alpha > 0:
             raise ValueError(f"alpha must be above 0, got {alpha}")
         if num_classes < 1:
             raise ValueError(f"num_classes must be at least 1, got {num_classes}")

@@ -26,7 +26,7 @@ class NormLoss(nn.Module):
 
     def __init__(self, *, weight: float = 0.01):
         super().__init__()
-        if weight < 0:
+        if not weight >= 0:
             raise ValueError(f"weight must be at least 0, got {weight}")
         self.weight = weight
 

@@ -95,7 +95,7 @@ class Bench:
         while waiting or running:
             while waiting and len(running) < jobs:
                 one = waiting.pop()
-                running[self._fork(lambda one=one: self._judge(tree, one))] = one, time.monotonic() + 20 * self.limit
+                running[self._fork(lambda one=one: self._judge(tree, one))] = one, time.monotonic() + 60 + 20 * self.limit
             pid, status = self._ended({pid: end for pid, (_, end) in running.items()})
             yield running.pop(pid)[0], status
 

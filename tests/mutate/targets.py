@@ -25,9 +25,17 @@ TESTS = (
     *(f"training/test_{name}.py" for name in ("callbacks", "loop_callbacks", "schedules")),
     "evaluation/test_localisation.py",
 )
+OTHER = {  # of what many methods share: the tests of those that lean on it most
+    "adapter": "ood_heads",
+    "attribution": "gradient smooth_taylor rise",
+    "bank": "ood_heads euclid",
+    "boxes": "cutmix cutout random_erasing",
+    "feature_term": "at cc fsp",
+}
 SHARED = {  # tests with a case for each of many modules, and the file that names those
     "tests/reference/test_defaults.py::test_defaults": "reference/defaults.toml",
     "tests/reference/test_autocast.py::test_the_same_in_autocast": "reference/test_autocast.py",
+    "tests/reference/test_ranges.py::test_ranges": "reference/test_ranges.py",
 }
 EQUIVALENT = Path(__file__).with_name("equivalent.toml")
 
@@ -50,13 +58,13 @@ def module_of(path: Path) -> str:
 
 
 def tests_of(path: Path) -> list[Path]:
-    """Its own test, test_NAME.py; else the tests that import it, three at most; else those of the methods that import it."""
-    named = [test for test in _tests() if test.name == f"test_{path.stem}.py"]
+    """Its own test, test_NAME.py; else the tests that import it, else those of the methods that import it."""
+    named = [test for name in OTHER.get(path.stem, path.stem).split() for test in _tests() if test.name == f"test_{name}.py"]
     module = module_of(path)
     if found := named or [test for test in _tests() if module in _imported(test)]:
-        return found[:3]
+        return found
     users = [other for other in method_files() if other != path and module in _imported(other)]
-    return list(dict.fromkeys(test for user in users for test in tests_of(user)))[:3]
+    return list(dict.fromkeys(test for user in users for test in tests_of(user)))
 
 
 @cache

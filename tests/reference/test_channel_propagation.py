@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from attnlab.callbacks.channel_propagation import ChannelPropagation, masks_of, updated
+from attnlab.callbacks.channel_propagation import ChannelMask, ChannelPropagation, masks_of, updated
 from tests.golden_numbers import golden
 
 
@@ -156,6 +156,10 @@ def test_no_layer_is_emptied_and_nothing_known_masks_nothing() -> None:
     assert torch.cat(masks_of(torch.zeros(6), [2, 4], rate=0.5)).tolist() == [1] * 6
     dead = updated(torch.ones(3), torch.ones(3), [torch.zeros(2), torch.tensor([torch.inf])], decay=0.5)
     assert dead.tolist() == [0.5] * 3
+
+
+def test_a_layer_that_took_no_part_has_no_utility() -> None:
+    assert ChannelMask(torch.ones(3)).take().tolist() == [0, 0, 0]
 
 
 def test_what_is_refused() -> None:

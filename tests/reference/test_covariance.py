@@ -66,6 +66,13 @@ def test_logits_are_the_mean_of_three_heads_each_with_a_loss() -> None:
     assert module.penalty is None
 
 
+def test_parameters() -> None:
+    """Two reductions without a bias, as batch norm follows, and three Linears."""
+    head = MultiOrderHead((5,), read_shapes=[(6, 4, 4), (8, 2, 2)], num_classes=3, channels=4)
+    reductions, linears = (6 + 8) * 4 + 2 * 2 * 4, 3 * (4 + 5 + 10) + 3 * 3
+    assert sum(parameter.numel() for parameter in head.parameters()) == reductions + linears
+
+
 def test_rules() -> None:
     check_rules(build, torch.randn(3, 6), torch.randn(3, 5, 8, 8), torch.randn(3, 6, 4, 4), torch.tensor([0, 1, 2]))
 

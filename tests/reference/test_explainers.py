@@ -1,6 +1,7 @@
 """All explainers alike: maps of the images' size, finite, the same for an image alone; the network is left as it was. The controls."""
 
 import copy
+import math
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -77,10 +78,15 @@ def test_controls() -> None:
     assert torch.equal(Uniform().explain(network, x, target), torch.ones(2, 1, 4, 6))
     noise = RandomMap().explain(network, x, target)
     assert torch.equal(noise, RandomMap().explain(network, x, target)) and not torch.equal(noise[0], noise[1])
+    assert 0 <= noise.min() < 0.2 and 0.8 < noise.max() < 1
     assert not torch.equal(noise, RandomMap(seed=1).explain(network, x, target))
     centred = GaussianMap(spread=0.1).explain(network, x, target)
     assert torch.equal(centred, centred.flip(2)) and (centred - centred.flip(3)).abs().max() < 1e-6
     assert centred[0, 0].argmax() in (8, 9, 14, 15)
+    for i in range(x.shape[2]):
+        for j in range(x.shape[3]):
+            away = ((i + 0.5) / x.shape[2] - 0.5) ** 2 + ((j + 0.5) / x.shape[3] - 0.5) ** 2
+            assert centred[0, 0, i, j].item() == pytest.approx(math.exp(-away / (2 * 0.1**2)), rel=1e-5)
     edges = Sobel().explain(network, x, target)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         torch.testing.assert_close(Sobel().explain(network, x + 1 / 3, target), edges, rtol=0, atol=1e-5)

@@ -40,6 +40,13 @@ def test_gnl_is_the_authors(stored: dict[str, Tensor], rule: str, way: str) -> N
         torch.testing.assert_close(heat / heat.amax((1, 2), keepdim=True), stored["heat_gnl"], rtol=0, atol=1e-7)
 
 
+def test_one_step_is_the_middle_of_the_way_from_the_baseline(stored: dict[str, Tensor]) -> None:
+    network, x, target = small(), stored["x"], stored["target"]
+    middle = guided_gradient(network, (x + 0.3) / 2, target, pool_rule="clean")
+    found = GuidedNonLinearity(steps=1).explain(network, x, target, baseline=0.3)
+    torch.testing.assert_close(found, ((x - 0.3) * middle).sum(1, keepdim=True))
+
+
 def test_images_that_are_not_square() -> None:
     """The authors' mask on a wide map, by a slow loop: one pool between two convolutions."""
 

@@ -119,7 +119,10 @@ def test_zeros_stay_after_the_freeze_and_the_state_goes_on() -> None:
     whole = Steps(Projection(radius=0.3, freeze=0.5)).start()
     whole.take(1, 2, 3)
     middle = (copy.deepcopy(whole.network), copy.deepcopy(whole.callback.state_dict()))
-    whole.take(4, 5, 6)
+    whole.take(4, 5)
+    assert not whole.callback.kept  # half of the ten steps are done, and the sixth is the first one after
+    whole.take(6)
+    assert whole.callback.kept and Projection().every == 1
     zeros = whole.network.backbone[0].weight == 0
     whole.take(7, 8)
     assert zeros.any() and torch.equal(whole.network.backbone[0].weight == 0, zeros)

@@ -99,6 +99,18 @@ def test_adaptive_noising_ends_after_its_stops() -> None:
     assert best.tolist() == [0.5, 1.0] and least.tolist() == [1, 1] and len(calls) == 1 + 2 * 4
 
 
+def test_stops_are_counted_in_a_row() -> None:
+    """Two moves to something worse, one to something better, then none: four more moves to something worse end the walk."""
+    calls: list[Tensor] = []
+
+    def objective(sigma_B: Tensor) -> Tensor:
+        calls.append(sigma_B)
+        return torch.full_like(sigma_B, 0.0 if len(calls) == 6 else float(len(calls)))
+
+    best, least = adaptive_sigma(objective, torch.tensor([0.5]))
+    assert least.tolist() == [0] and torch.equal(best, calls[5]) and len(calls) == 1 + 2 * 2 + 1 + 2 * 4
+
+
 def test_what_is_refused() -> None:
     for make in (SmoothTaylor, SmoothGrad):
         with pytest.raises(ValueError, match="num_draws must be at least 1"):

@@ -114,3 +114,11 @@ def test_rules() -> None:
 def test_refusals(options: dict) -> None:
     with pytest.raises(ValueError, match=next(iter(options))):
         SSAL((6,), read_shapes=[(3, 8, 8), (4, 4, 4), (5, 2, 2)], **options)
+
+
+def test_groups_and_weights_of_the_paper() -> None:
+    for num in (1, 2, 3):
+        module = SSAL((100,), read_shapes=[(4, 8, 8)] * num, width=2)
+        assert [int(module.get_buffer(f"group{index}").max()) + 1 for index in range(num)] == [20, 33, 50][-num:]
+        assert module.weights == [0.42, 0.59, 0.76][-num:]
+    assert [int(SSAL((3,), read_shapes=[(4, 8, 8)], width=2).get_buffer("group0").max()) + 1] == [2]

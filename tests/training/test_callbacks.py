@@ -72,6 +72,7 @@ def test_values_out_of_range(make) -> None:
 def test_better_is_better() -> None:
     assert is_better(1.0, None, "min") and is_better(0.6, 0.5, "max") and is_better(0.4, 0.5, "min")
     assert not is_better(None, None, "max") and not is_better(float("nan"), None, "max")
+    assert not is_better(0.5, 0.5, "min")
     assert not is_better(0.5, 0.5, "max") and not is_better(0.55, 0.5, "max", by=0.1) and not is_better(0.45, 0.5, "min", by=0.1)
 
 

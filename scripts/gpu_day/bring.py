@@ -13,7 +13,11 @@ from pathlib import Path
 PACKAGES = ("hydra-core", "omegaconf", "antlr4-python3-runtime", "pytorch-ood")  # what attnlab needs and that machine has not
 LIMIT = 64 * 2**20  # of all that travels
 PART = 15 * 2**20  # of one file that comes back
-FIGURES, RECORDS = "figures.json", "records"  # what comes back: all pieces' JSON in one, and an archive of records in parts
+FIGURES, RECORDS, LOG = (
+    "figures.json",
+    "records",
+    "log.txt",
+)  # what comes back
 KEPT = ("result.json", "metrics.csv", "train.log")  # of a record; checkpoints and scores are too large
 
 
@@ -56,6 +60,8 @@ def pack(out: Path, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     figures = {path.stem: json.loads(path.read_text()) for path in sorted(out.glob("*.json"))}
     (folder / FIGURES).write_text(json.dumps(figures, indent=1) + "\n")
+    if (log := out / LOG).exists():
+        (folder / LOG).write_bytes(log.read_bytes()[-(2**20) :])
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w:gz") as archive:
         for path in sorted(path for name in KEPT for path in (out / "outputs").glob(f"**/runs/*/{name}")):

@@ -5,6 +5,7 @@ from functools import partial
 from typing import Any
 
 import torch
+import torch._inductor.config
 
 from gpu_day.child import Day, Part
 
@@ -23,6 +24,7 @@ def component(day: Day, *, words: list[str]) -> dict[str, Any]:
     small = ["logger=none", "data.limit=32", "data.batch_size=16", "ood=none", "model.width=4", "trainer.precision=32"]
     small += [f"paths.outputs={day.outputs}", *([] if gpu else ["trainer.accelerator=cpu"])]
     torch._dynamo.reset()
+    torch._inductor.config.fallback_random = True  # eager mode's draws, so that the losses can be compared
 
     def losses(**options: Any) -> tuple[list[float], float]:
         learner, batch = learner_of([*small, *words])
@@ -38,6 +40,6 @@ def component(day: Day, *, words: list[str]) -> dict[str, Any]:
         day.left_out.append("compiled: Inductor's kernels (the graphs are traced, and run in eager mode)")
     compiled, seconds = losses(fullgraph=True, **backend)
     apart = max(abs(a - b) / max(abs(a), 1e-6) for a, b in zip(eager, compiled))
-    if apart > 2e-2:
+    if apart > 5e-2:  # TF32, and sums in another order
         raise RuntimeError(f"compiled {compiled}, eager {eager}")
     return {"eager": eager, "compiled": compiled, "apart": apart, "first_steps_seconds": seconds}

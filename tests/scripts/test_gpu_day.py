@@ -136,7 +136,9 @@ def test_figures_and_finished_records_travel(day, tmp_path: Path, monkeypatch: p
         (folder / "last.ckpt").write_bytes(b"large")
     day.queue.State(here, "ood").put("heads", status="done", found={"seconds": 1.0})
     monkeypatch.setattr(day.bring, "PART", 100)
+    (here / "log.txt").write_text("what was said")
     day.bring.pack(here, bag)
+    assert (bag / "log.txt").read_text() == "what was said"
     assert len(list(bag.iterdir())) > 3 and all(path.stat().st_size <= 100 for path in bag.glob("records*"))
     there.mkdir()
     day.queue.State(there, "smoke").put("main job", status="done", found={})

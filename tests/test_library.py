@@ -39,7 +39,7 @@ def test_heads_take_features_and_labels() -> None:
     for head in (attnlab.LensDepth(num_centers=10, reduction="random"), attnlab.Mahalanobis()):
         bank = attnlab.Bank(features, features.new_zeros(40, 0), labels)
         scores = head.fit(features.numpy(), labels.numpy()).score(torch.cat([near, far]))
-        assert scores.dtype == torch.float64 and attnlab.auroc(scores[:10], scores[10:]) > 0.9
+        assert scores.dtype == torch.float64 and attnlab.auroc(scores[:10], scores[10:]) > 0.8
         other = type(head)(**({"num_centers": 10, "reduction": "random"} if isinstance(head, attnlab.LensDepth) else {})).fit(bank)
         assert torch.equal(other.score(attnlab.Bank(near, near[:, :0], labels[:10])), head.score(near))
     with pytest.raises(ValueError, match=r"features must be \(N, D\), a row a sample, got \(2, 3, 4, 4\)"):

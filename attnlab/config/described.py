@@ -113,7 +113,7 @@ def _fields(module: str, node: ast.ClassDef) -> dict[str, Parameter]:
     for item in node.body:
         if not (isinstance(item, ast.AnnAssign) and isinstance(item.target, ast.Name)) or "ClassVar" in ast.unparse(item.annotation):
             continue
-        if not item.target.id.startswith("_"):
+        if not item.target.id.startswith("_") and "init=False" not in ast.unparse(item.value or item.annotation):
             found[item.target.id] = _parameter(module, item.target.id, item.annotation, item.value, item.lineno)
     return found
 

@@ -93,7 +93,7 @@ def score_histograms(
                 outline = StepPatch(base + size * reference, edges, baseline=None, fill=False, edgecolor=BLUE, linewidth=0.8, zorder=3)
                 for artist in (filled, outline):  # axes.stairs would spend half of the time on limits that are set already
                     axes.add_artist(artist)
-                if (beyond := _beyond(values, edges)) >= 0.005:
+                if (beyond := _beyond(values, edges)) >= 0.01:
                     axes.text(
                         0.96,
                         base + 0.6,

@@ -49,7 +49,7 @@ def test_a_student_puts_a_module_into_a_table(command: Command, tmp_path: Path, 
     (folder / "conf" / "attention" / "gate.yaml").write_text("gate:\n  at: layer*\n  module: {_target_: hers_in_table.gate.Gate}\n")
     table = {
         "title": "Gate",
-        "metric": {"key": "test/acc", "label": "accuracy", "direction": "max"},
+        "metric": {"key": "test/acc", "label": "accuracy", "direction": "max", "margin": 1.0},
         "common": SMALL,
         "rows": {"plain": ["attention=none"], "gate": ["attention=gate"]},
         "columns": {"digits": ["data=digits"]},

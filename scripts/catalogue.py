@@ -1,7 +1,7 @@
 """docs/catalogue.md from the yamls, docstrings and tests: `python scripts/catalogue.py` writes it, `--check` compares.
 
-A row a choice of every group: its name, what it is, its paper, its reference test, a command. Nothing of that is written by hand; the papers
-at the end are docs/systems.yaml.
+A row a choice of every group: its name, what it is, its paper, its reference test, a command. Nothing of that is written by hand; the
+papers at the end are docs/systems.yaml.
 """
 
 import argparse

@@ -99,9 +99,9 @@ class Sweep:
         done = [job for job in self.jobs if job.plan and isinstance(job.value, int | float)]
         words = [dict(typed(text).partition("=")[::2] for text in job.overrides) for job in done]
         swept = [key for key in dict.fromkeys(key for one in words for key in one) if len({one.get(key) for one in words}) > 1]
-        rows_by = [key for key in swept if key != "seed"] or swept
+        rows_by = [key for key in swept if key != "seed"]
         objectives = {job.plan.full["objective"] for job in done}
-        if not rows_by or len(objectives) != 1:
+        if not swept or len(objectives) != 1:
             return []
         (metric,) = objectives
         runs = {job.plan.address: ([one.get(key, "-") for key in rows_by], job.value) for job, one in zip(done, words)}  # a run counts once

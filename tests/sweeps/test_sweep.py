@@ -81,7 +81,9 @@ def test_one_failing_job_of_five_stops_no_other_and_is_reported(go, tmp_path: Pa
     assert done.seeds == [0, 1, 2, 3, 4] and done.code == 1
     lines = done.err.splitlines()
     assert lines[-1] == "attnlab: 1 of the sweep's jobs failed; repeat the command to retry them"
-    assert lines[-5].endswith(": 4 done, 0 skipped, 1 failed") and lines[-5].startswith("sweep of 5 jobs, 0:")
+    (summed,) = [line for line in lines if line.startswith("sweep of 5 jobs, 0:")]
+    assert summed.endswith(": 4 done, 0 skipped, 1 failed")
+    assert lines[lines.index(summed) + 1].split() == ["test/acc", "sd", "n"] and lines[lines.index(summed) + 2].split()[-1] == "4"
     assert lines[-4] == "  failed  seed=2" and "Traceback" not in done.err
     assert lines[-3].strip().startswith("KeyError:")
     log = Path(lines[-2].partition("log: ")[2])

@@ -90,7 +90,7 @@ def _closest(plan: Plan, results: Iterable[Mapping[str, Any]]) -> list[Mapping[s
     def common(config: Mapping[str, Any]) -> tuple[int, ...]:
         parts = ("trainer", "attention", "regularizer", "loss", "optimizer")
         mine = [plan.full[part] if part != "trainer" else plan.full[part]["accelerator"] for part in parts]
-        theirs = [config.get(part) if part != "trainer" else config.get(part, {}).get("accelerator") for part in parts]
+        theirs = [config.get(part) if part != "trainer" else (config.get(part) or {}).get("accelerator") for part in parts]
         return (sum(one == other for one, other in zip(mine, theirs, strict=True)),)
 
     scored = [(common(result["config"]), result) for result in results]

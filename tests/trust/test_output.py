@@ -13,8 +13,8 @@ import pytest
 from attnlab.config.compose import compose
 from attnlab.records.record import Record
 from attnlab.sweeps.board import Board
+from attnlab.sweeps.commands import last_words
 from attnlab.sweeps.journal import FAILED, Job, Journal
-from attnlab.sweeps.local import last_words
 from attnlab.sweeps.sweep import Sweep
 from attnlab.table import main as table_main
 from attnlab.terminal import console, leave, visible

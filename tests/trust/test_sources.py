@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from attnlab.config.compose import compose, compose_cells, options_last
+from attnlab.config.cells import compose_cells
+from attnlab.config.compose import compose, options_last
 from attnlab.config.targets import ConfigError
 from attnlab.sweeps.cli import main
 from tests.conftest import POINTS

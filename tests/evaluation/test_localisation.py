@@ -224,3 +224,9 @@ def test_what_does_not_fit_is_refused():
     for bad in (math.nan, -0.1):
         with pytest.raises(ValueError, match="1 of 2 maps hold NaN, infinite or negative"):
             loc.localisation_metrics(maps.index_fill(0, torch.tensor([1]), bad), boxes, H, W)
+
+
+def test_a_pointing_hit_is_nearer_than_the_tolerance() -> None:
+    heat, mask = torch.zeros(1, 1, 8, 8), torch.zeros(1, 8, 8)
+    heat[0, 0, 1, 2], mask[0, 4, 6] = 1, 1  # 3 down, 4 to the right: 5 away
+    assert [loc.pointing_hit(heat, mask, tolerance=tolerance).item() for tolerance in (4.9, 5.0, 5.1)] == [0, 0, 1]

@@ -33,10 +33,12 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=0, help="of that choice")
     parser.add_argument("--line", type=int, action="append", help="only mutants of this line")
     parser.add_argument("--jobs", type=int, default=1)
+    parser.add_argument("--slow", type=float, default=runner.SLOW, metavar="S", help="leave out tests that take more CPU seconds (2)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the results there, after every file")
     parser.add_argument("--again", type=Path, metavar="FILE", help="run what survived in these results once more, and correct them")
     parser.add_argument("--list", action="store_true", help="files, their tests and how many mutants they have; runs nothing")
     options = parser.parse_args(arguments)
+    runner.SLOW = options.slow
     before = {row["file"]: row for row in json.loads(options.again.read_text())} if options.again else {}
     files = [Path(file).resolve() for file in options.files or before] or targets.method_files()
     if missing := [str(file) for file in files if not file.is_file()]:

@@ -20,6 +20,7 @@ def test_on_a_linear_classifier_both_find_the_worst_corner() -> None:
     torch.testing.assert_close(fgsm(network, x, y, epsilon=epsilon), worst)
     start = epsilon * (2 * torch.rand_like(x) - 1)
     torch.testing.assert_close(pgd(network, x, y, epsilon=epsilon, step=epsilon / 2, steps=5, start=start), worst)
+    torch.testing.assert_close(pgd(network, x, y, epsilon=epsilon, step=0 * epsilon, steps=1, start=start), x + start)
     clipped = pgd(network, x, y, epsilon=epsilon, step=epsilon, steps=3, low=-0.5, high=0.5)
     torch.testing.assert_close(clipped, worst.clamp(-0.5, 0.5).clamp((x - epsilon).clamp(-0.5, 0.5), (x + epsilon).clamp(-0.5, 0.5)))
     assert all(parameter.grad is None for parameter in network.parameters())
@@ -37,7 +38,14 @@ def test_pgd_does_no_less_harm_than_fgsm_and_both_stay_in_the_ball() -> None:
     assert loss(pgd(network, x, y, epsilon=0.5, step=0.1, steps=20)) >= loss(fgsm(network, x, y, epsilon=0.5)) > loss(x)
 
 
-def test_of_a_run(run) -> None:
+def test_of_a_run(run, monkeypatch) -> None:
+    seen = []
+
+    def watched(network, x, y, **options):
+        seen.append((x, options))
+        return pgd(network, x, y, **options)
+
+    monkeypatch.setattr("attnlab.evaluation.adversarial.pgd", watched)
     words = [
         "evaluator=[adversarial]",
         "evaluator.adversarial.num=100",
@@ -46,5 +54,11 @@ def test_of_a_run(run) -> None:
     ]
     metrics = run(*words, "trainer.max_epochs=6")["metrics"]
     assert metrics["adversarial/pgd_acc"] <= metrics["test/acc"] and 0 <= metrics["adversarial/fgsm_acc"] <= 1
+    x, options = seen[0]
+    std = 0.2 / options["epsilon"]
+    assert options["low"].shape == options["high"].shape == std.shape == (x.shape[1], 1, 1)
+    torch.testing.assert_close((options["high"] - options["low"]) * std, torch.ones_like(std))  # pixels from 0 to 1
+    assert (options["low"] - 1e-5 <= x).all() and (x <= options["high"] + 1e-5).all()
+    assert (options["start"].abs() <= options["epsilon"]).all() and (options["start"] > 0.5 * options["epsilon"]).any()
     with pytest.raises(ValueError, match="epsilon and step must be above 0"):
         Adversarial(epsilon=0)

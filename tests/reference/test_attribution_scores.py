@@ -90,3 +90,9 @@ def test_box_masks_hold_the_pixels_whose_centres_are_inside() -> None:
     found = box_mask(torch.tensor([[1.0, 0.4, 3.0, 2.0], [0.6, 0.0, 1.4, 4.0]]), 3, 4)
     assert found[0].tolist() == [[False, True, True, False]] * 2 + [[False] * 4]
     assert not found[1].any()
+
+
+def test_a_map_of_zeros_is_perfectly_stable() -> None:
+    x, target = torch.rand(2, 3, 4, 4), torch.tensor([0, 1])
+    found = max_sensitivity(lambda network, x, target: torch.zeros(len(x), 1, 4, 4), None, x, target, noise_RBCHW=torch.rand(3, 2, 3, 4, 4))
+    assert found.tolist() == [0, 0]

@@ -2,11 +2,13 @@
 
 import colorsys
 import io
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from attnlab.evaluation import corruptions
 from attnlab.evaluation.corruption import Corruption
 from attnlab.evaluation.corruptions import (
     CORRUPTIONS,
@@ -122,3 +124,18 @@ def test_the_evaluator(run) -> None:
         Corruption(names=["foq"])
     with pytest.raises(ValueError, match="severities are of 1 to 5"):
         Corruption(severities=[0])
+
+
+def test_strengths_of_shot_noise_and_fog(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The tables of the authors' CIFAR-10-C, by what reaches the draws."""
+    seen = []
+    grey = np.full((1, 32, 32, 3), 255, dtype=np.uint8)
+    draws = SimpleNamespace(poisson=lambda rate: seen.append(rate.max()) or rate)
+    for severity in range(1, 6):
+        assert (shot_noise(grey, severity, draws) == 255).all()
+    assert seen == [500, 250, 100, 75, 50]
+    decays = []
+    monkeypatch.setattr(corruptions, "plasma_fractal", lambda size, decay, generator: decays.append(decay) or np.zeros((size, size)))
+    for severity, amount in enumerate((0.2, 0.5, 0.75, 1, 1.5), 1):
+        assert abs(corruptions.fog(grey, severity, draws).astype(float) - 255 / (1 + amount)).max() <= 1
+    assert decays == [3, 3, 2.5, 2, 1.75]

@@ -114,7 +114,7 @@ def message(error: BaseException) -> str | None:
     if isinstance(error, OSError) and error.errno:
         return describe_os_error(error)
     if isinstance(error, ValueError | OSError | RuntimeError):
-        return str(error)
+        return str(error).split("\nException raised from ")[0]  # torch adds a page of its own C++ frames
     return None
 
 

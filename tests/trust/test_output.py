@@ -17,7 +17,7 @@ from attnlab.sweeps.commands import last_words
 from attnlab.sweeps.journal import FAILED, Job, Journal
 from attnlab.sweeps.sweep import Sweep
 from attnlab.table import main as table_main
-from attnlab.terminal import console, leave, visible
+from attnlab.terminal import console, leave, message, visible
 from tests.commands import command
 from tests.conftest import POINTS
 from tests.trust.test_nothing_runs import write_table
@@ -28,6 +28,11 @@ BELL = "\x1b]0;owned\x07\x1b[2J\x9b31m\u202e"
 def test_what_a_terminal_would_obey_is_shown() -> None:
     assert visible("a\tb\nc ü ±") == "a\tb\nc ü ±"
     assert visible(BELL) == r"\x1b]0;owned\x07\x1b[2J\x9b31m\x202e" and visible("a\rb\x7f") == r"a\x0db\x7f"
+
+
+def test_frames_of_torch_are_no_message() -> None:
+    error = ValueError("data: Overflow when unpacking long long\nException raised from x.h:75 (most recent call first):\nframe #0: 0x7f")
+    assert message(error) == "data: Overflow when unpacking long long"
 
 
 def test_messages(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:

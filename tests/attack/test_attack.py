@@ -16,6 +16,7 @@ from tests.attack.lines import whole
 PART = {"lines": 60, "kills": 3, "files": 15, "hostile": 15}
 
 
+@pytest.mark.slow  # .ci/run names it
 def test_some_of_everything(tmp_path: Path) -> None:
     words = [word for name, count in PART.items() for word in (f"--{name}", str(count))]
     command = [sys.executable, "-m", "tests.attack", "--minutes", "5", "--json", str(tmp_path / "found.json"), *words]

@@ -168,7 +168,7 @@ def test_several_at_once() -> None:
 
     words = [*SMALL[:-1], *NARROW, "attention=[rect,se]", "regularizer=[cutout,maxdropout,mixup,norm_loss]", "ood=[msp,knn,vim]"]
     plan = compose(words)
-    assert list(plan.full["attention"]) == ["rect", "se"] and plan.label.startswith("digits-resnet18-rect-se-cutout-maxdropout")
+    assert list(plan.full["attention"]) == ["rect", "se"] and plan.label.startswith("digits-resnet18-w4-rect-se-cutout-maxdropout")
     dry_run(plan)
 
 

@@ -106,7 +106,7 @@ def test_a_wrong_change_dies_and_an_untested_line_survives(tmp_path: Path, monke
     chosen = [mutation for mutation in every if mutation.after in wanted]
     bench = runner.Bench("tiny_method", method, [str(test)])
     gc.unfreeze()
-    bench.limit = 1.0  # seconds of CPU
+    bench.limit = 3.0  # seconds of CPU
     ends = {mutation.after: end for mutation, end in bench.run(tree, chosen, jobs=2)}
     assert ends == {**dict.fromkeys(wanted, runner.KILLED), "return x - 1": runner.SURVIVED, "n += 1": runner.TIMEOUT}
     test.write_text(TEST + "    assert False")

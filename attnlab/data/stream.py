@@ -7,6 +7,7 @@ and from the same order and draws, so the two give the same batches bit for bit.
 Legend: N images of the set, B of the batch, C channels, H height, W width.
 """
 
+import weakref
 from collections.abc import Iterator
 
 import numpy as np
@@ -79,7 +80,8 @@ class _Requests:
     """The batch sampler: what the workers are asked for, read from the loader's current order at every new epoch."""
 
     def __init__(self, loader: StreamLoader):
-        self.loader = loader
+        # weak: a loader in a circle goes by the garbage collector, in whose disorder each worker is waited for in vain, 5 s
+        self.loader = weakref.proxy(loader)
 
     def __len__(self) -> int:
         return len(self.loader)

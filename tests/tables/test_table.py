@@ -28,6 +28,7 @@ from attnlab.tables.fill import fill
 from attnlab.tables.model import Note, Table
 from attnlab.tables.plan_cache import plans_of
 from attnlab.tables.spec import departures, read_spec, table_names
+from attnlab.tables.teachers import compose_table
 from attnlab.tables.todo import estimate, plan_text, spell, todo
 from attnlab.tables.views import latex as table_latex
 from attnlab.tables.views import text as table_text
@@ -114,7 +115,7 @@ def moons(tmp_path: Path) -> Any:
 def test_every_table_composes(name: str, tmp_path: Path) -> None:
     spec = read_spec(name)
     cells = [(row, column) for row in spec.rows for column in spec.columns]
-    plans = compose_cells([spec.overrides(*cell) for cell in cells], spec.seeds[:2])
+    plans = list(compose_table({(row.label, column.label): spec.overrides(row, column) for row, column in cells}, spec.seeds[:2]).values())
     runs = {(group[0].address, spec.key(*cell)) for cell, group in zip(cells, plans, strict=True)}
     assert len(runs) == len(cells), "two cells show one number"
     for (row, column), (first, second) in zip(cells, plans, strict=True):

@@ -17,15 +17,17 @@ import pytest
 QUICK = ["logger=none", "data.batch_size=16", "trainer.max_epochs=2", "ood=msp", "evaluator=[ood,localisation]"]  # no pictures
 TINY = [*QUICK, "data.limit=64", "model.width=4", "trainer.accelerator=cpu"]
 POINTS = [*QUICK, "data=two_moons", "model=mlp2d", "data.num_train=64"]
+LONG = ("test_readme.py", "test_launcher.py", "test_compile.py", "test_resume.py")  # tests of half a minute
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """A test marked slow or slurm runs where -m names its marker."""
+    """A test marked slow or slurm runs where -m names its marker. The longest begin, so that no worker is left with one at the end."""
     unnamed = {"slow", "slurm"} - set(config.getoption("-m").split())
     left_out = [item for item in items if unnamed & {marker.name for marker in item.iter_markers()}]
     if left_out:
         config.hook.pytest_deselected(items=left_out)
         items[:] = [item for item in items if item not in left_out]
+    items.sort(key=lambda item: item.path.name not in LONG)
 
 
 @pytest.fixture(autouse=True)

@@ -12,6 +12,9 @@ from benches.common import Options, Table, resident, seconds
 
 TITLE = "What a component adds to a step of ResNet-18 (3x32x32), per cent of the step without it (medians of pairs)"
 SHAPE = (3, 32, 32)
+DESCRIBED = {  # a data set, as a record describes one
+    "shape": SHAPE, "classes": list("0123456789"), "mean": (0.5,) * 3, "std": (0.25,) * 3, "images": {"train": 128_000}
+}  # fmt: skip
 CHOICES = (
     "attention=rect", "attention=position", "attention=se", "attention=eca", "attention=cbam", "attention=coord",
     "regularizer=maxdropout", "regularizer=dropout", "regularizer=dropblock", "regularizer=cutout", "regularizer=random_erasing",
@@ -26,11 +29,12 @@ class Step:
     def __init__(self, choice: str | None, batch: Any, settings: Any, times: int, *, width: int = 64) -> None:
         from attnlab.config.compose import compose
         from attnlab.pipeline.factory import make_learner
+        from attnlab.pipeline.load import RecordedData
         from attnlab.training.epoch import Batch, EpochSums
 
         words = ["data=digits", "data.size=32", "model=resnet18", "model.bottleneck=30", f"model.width={width}", "logger=none"]
         plan = compose([*words, *([choice] if choice else [])])
-        self.learner = make_learner(plan, Shape(), settings).to(settings.device)
+        self.learner = make_learner(plan, RecordedData(DESCRIBED, {"batch_size": 128}), settings).to(settings.device)
         self.learner.steps_per_epoch = 1000
         self.learner.configure_optimizers()
         self.learner.prepare()
@@ -46,22 +50,6 @@ class Step:
     def work(self) -> None:
         for _ in range(self.times):
             self.learner.step(self.batch, self.totals)
-
-
-class Shape:
-    """What a learner asks of the data."""
-
-    shape = SHAPE
-    num_classes = 10
-
-    def moments(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
-        return (0.5,) * SHAPE[0], (0.25,) * SHAPE[0]
-
-    def steps_per_epoch(self, *, world_size: int = 1) -> int:
-        return 1000
-
-    def has(self, split: str) -> bool:
-        return False
 
 
 def measure(options: Options) -> tuple[dict[str, Any], Table]:

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from attnlab.data.base import stratified_order
+from attnlab.data.protocols import stratified_order
 
 if TYPE_CHECKING:
     from attnlab.training.learner import Learner

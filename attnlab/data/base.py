@@ -5,12 +5,9 @@ A data set is a dataclass whose fields are its configuration; it defines `load(s
 Legend: N images of a split, C channels, H height, W width.
 """
 
-import contextlib
-import hashlib
 import logging
 import math
-import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar
@@ -18,28 +15,18 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from attnlab.data.augment import normalise, scale_and_bias, stream_seed
+from attnlab.data import memory
+from attnlab.data.augment import normalise, scale_and_bias
 from attnlab.data.images import FileSet, ImageSet
 from attnlab.data.loader import EpochLoader, ResidentLoader, num_batches
-from attnlab.data.protocols import NoiseKind, balanced, flipped, long_tail
+from attnlab.data.moments import full_range, mean_std
+from attnlab.data.protocols import NoiseKind, balanced, flipped, long_tail, stratified_order
+from attnlab.data.stamp import stamp
 from attnlab.data.stream import StreamLoader
 
-__all__ = ["FileSet", "ImageData", "ImageSet", "stratified_order"]
+__all__ = ["FileSet", "ImageData", "ImageSet"]
 
 log = logging.getLogger(__name__)
-RESIDENT_LIMIT = 4 * 2**30  # bytes of uint8 that may live in memory, and at most ...
-RESIDENT_SHARE = 0.4  # ... this share of what is free
-
-
-def stratified_order(labels_N: Tensor, seed: int) -> Tensor:
-    """A seeded permutation any prefix of which holds the classes in proportion, as nearly as whole images allow."""
-    generator = torch.Generator().manual_seed(stream_seed("stratified", seed))
-    shuffled_N = torch.randperm(len(labels_N), generator=generator)
-    order_N = shuffled_N[torch.argsort(labels_N[shuffled_N], stable=True)]  # class by class, random inside
-    counts = torch.bincount(labels_N)
-    rank_N = torch.cat([(torch.arange(int(n), dtype=torch.float64) + 0.5) / int(n) for n in counts if n])
-    tie_N = torch.rand(len(labels_N), generator=generator, dtype=torch.float64) * 1e-9  # which class goes first is left to chance
-    return order_N[torch.argsort(rank_N + tie_N)]
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
@@ -102,12 +89,10 @@ class ImageData:
                 raise ValueError(f"{key} must be at least {low}, got {getattr(self, key)}")
         if not 0 <= self.val < 1:
             raise ValueError(f"val is a fraction of the training images in [0, 1), got {self.val}")
-        if self.limit is not None and self.limit < 2:
-            raise ValueError(f"limit must be at least 2 images, or null for all, got {self.limit}")
-        if self.labels is not None and self.labels < 1:
-            raise ValueError(f"labels must be at least 1 image, or null for all, got {self.labels}")
-        if self.per_class is not None and self.per_class < 1:
-            raise ValueError(f"per_class must be at least 1 image, or null for all, got {self.per_class}")
+        for key, low, what in (("limit", 2, "images"), ("labels", 1, "image"), ("per_class", 1, "image")):
+            value = getattr(self, key)
+            if value is not None and value < low:
+                raise ValueError(f"{key} must be at least {low} {what}, or null for all, got {value}")
         if self.per_class is not None and self.limit is not None:
             raise ValueError("per_class and limit both say how many images to train on; give one of them")
         if self.imbalance is not None and not 1 <= self.imbalance < math.inf:
@@ -178,7 +163,7 @@ class ImageData:
         for name in self.splits:
             self.split(name)
         if self.mean is None or self.std is None:
-            self.mean, self.std = _mean_std(self.split("train"))
+            self.mean, self.std = mean_std(self.split("train"))
         if len(self.mean) != self.shape[0] or len(self.std) != self.shape[0]:
             raise ValueError(f"mean and std need {self.shape[0]} values, one a channel, got {len(self.mean)} and {len(self.std)}")
         if self.batch_size > len(self.split("train")) and self.drop_last:
@@ -214,10 +199,8 @@ class ImageData:
         }
 
     def stamp(self) -> str:
-        """16 hex digits over path, size and time of change of every file in `sources`, without opening one; empty where there is none."""
-        files = [path for source in self.sources() for path in _files_below(source)]
-        lines = sorted(f"{path} {size} {changed}" for path, size, changed in files)
-        return hashlib.sha256("\n".join(lines).encode(errors="surrogateescape")).hexdigest()[:16] if lines else ""
+        """Of the files in `sources`, see `attnlab.data.stamp`; empty where there is none."""
+        return stamp(self.sources())
 
     def split(self, name: str) -> ImageSet | FileSet:
         """A split or an OOD set: in memory where it fits, else still encoded. `labels`, `boxes`, `classes`, `shape`, `len` on both."""
@@ -259,7 +242,7 @@ class ImageData:
 
     def normalise(self, images: Tensor) -> Tensor:
         """(N, C, H, W) uint8, or (N, D), as the network sees it: fp32 with mean 0 and std 1 over the training set."""
-        return normalise(images, *scale_and_bias(*self.moments(), tuple(images.shape[1:]), unit=_unit(images), device=images.device))
+        return normalise(images, *scale_and_bias(*self.moments(), tuple(images.shape[1:]), unit=full_range(images), device=images.device))
 
     # Inside.
 
@@ -326,7 +309,7 @@ class ImageData:
         if training and self.min_scale:
             return images  # random resized crops are cut from the original images
         num_bytes = math.prod(images.shape) * len(images)
-        most = min(RESIDENT_LIMIT, RESIDENT_SHARE * _free_memory())
+        most = memory.most_resident()
         keep = num_bytes <= most if self.resident is None else self.resident
         if self.resident is None and not keep and isinstance(images, FileSet):
             words = "%s: %s images are %.1f GiB decoded, over %.1f GiB, so they are decoded every epoch (data.resident=true keeps them)"
@@ -338,7 +321,7 @@ class ImageData:
         mean, std = self.moments()
         options = dict(options, mean=mean, std=std, device=device)
         if isinstance(images, ImageSet) and self._resident_on(device, images):
-            return ResidentLoader(images.images, images.labels, unit=_unit(images.images), **options)
+            return ResidentLoader(images.images, images.labels, unit=full_range(images.images), **options)
         log.info("%s/%s: streaming through %d workers", self.name, split, self.num_workers)
         return StreamLoader(images, unit=255.0, num_workers=self.num_workers, min_scale=self.min_scale, **options)
 
@@ -347,50 +330,4 @@ class ImageData:
             return True  # vectors are small, and workers have nothing to decode
         if self.resident is not None or device.type != "cuda":
             return self.resident is not False
-        return images.images.numel() * 2 <= RESIDENT_SHARE * torch.cuda.mem_get_info(device)[0]  # x2: the borders
-
-
-def _files_below(path: Path) -> Iterator[tuple[str, int, int]]:
-    """(path, bytes, nanoseconds of its last change) of a file, or of every file below a folder."""
-    with contextlib.suppress(OSError):
-        if not path.is_dir():
-            found = path.stat()
-            yield str(path), found.st_size, found.st_mtime_ns
-            return
-        for entry in os.scandir(path):
-            if entry.is_dir():
-                yield from _files_below(Path(entry.path))
-            else:
-                found = entry.stat()
-                yield entry.path, found.st_size, found.st_mtime_ns
-
-
-def _unit(images: Tensor) -> float:
-    return 1.0 if images.is_floating_point() else 255.0
-
-
-def _free_memory() -> float:
-    """Bytes of memory a process may still take; infinite where the system does not say."""
-    try:
-        with open("/proc/meminfo") as lines:
-            return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable"))
-    except (OSError, StopIteration):
-        return math.inf if not hasattr(os, "sysconf") else os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-
-
-def _mean_std(images: ImageSet | FileSet) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Per channel, fractions of the full range; exact integer sums for images, of at most 10,000 of a set that is not in memory."""
-    if isinstance(images, FileSet):
-        images = images.subset(stratified_order(images.labels, 0)[:10_000]).in_memory()
-    x = images.images
-    if x.is_floating_point():
-        mean_C, var_C, unit = x.double().mean(0), x.double().var(0, correction=0), 1.0
-    else:
-        dims, count = (0, 2, 3), x.numel() // x.shape[1]
-        total_C = sum(chunk.sum(dims, dtype=torch.int64) for chunk in x.split(4096))
-        square_C = sum(chunk.int().square().sum(dims, dtype=torch.int64) for chunk in x.split(4096))
-        mean_C, unit = total_C.double() / count, 255.0
-        var_C = square_C.double() / count - mean_C.square()
-    std_C = var_C.clamp_min(0).sqrt()
-    std_C = torch.where(std_C > 0, std_C, torch.full_like(std_C, unit))  # a channel without contrast: leave its scale alone
-    return tuple((mean_C / unit).tolist()), tuple((std_C / unit).tolist())
+        return images.images.numel() * 2 <= memory.RESIDENT_SHARE * torch.cuda.mem_get_info(device)[0]  # x2: the borders

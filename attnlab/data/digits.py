@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from attnlab.data.augment import stream_seed
-from attnlab.data.base import ImageData, ImageSet, stratified_order
+from attnlab.data.base import ImageData, ImageSet
+from attnlab.data.protocols import stratified_order
 
 COLOURS = ((1.0, 0.25, 0.25), (0.25, 1.0, 0.25))  # of group 0 and group 1: equal but for the channel
 

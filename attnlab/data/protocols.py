@@ -1,4 +1,7 @@
-"""Protocols of training sets: few images a class, a long tail, wrong labels. Each a choice by a seed.   Legend: N images, K classes."""
+"""Protocols of training sets: a part in proportion, few images a class, a long tail, wrong labels. Each a choice by a seed.
+
+Legend: N images, K classes.
+"""
 
 from typing import Literal
 
@@ -8,6 +11,17 @@ from torch import Tensor
 from attnlab.data.augment import stream_seed
 
 NoiseKind = Literal["symmetric", "asymmetric"]
+
+
+def stratified_order(labels_N: Tensor, seed: int) -> Tensor:
+    """A seeded permutation any prefix of which holds the classes in proportion, as nearly as whole images allow."""
+    generator = torch.Generator().manual_seed(stream_seed("stratified", seed))
+    shuffled_N = torch.randperm(len(labels_N), generator=generator)
+    order_N = shuffled_N[torch.argsort(labels_N[shuffled_N], stable=True)]  # class by class, random inside
+    counts = torch.bincount(labels_N)
+    rank_N = torch.cat([(torch.arange(int(n), dtype=torch.float64) + 0.5) / int(n) for n in counts if n])
+    tie_N = torch.rand(len(labels_N), generator=generator, dtype=torch.float64) * 1e-9  # which class goes first is left to chance
+    return order_N[torch.argsort(rank_N + tie_N)]
 
 
 def shuffled_ranks(labels_N: Tensor, seed: int) -> Tensor:

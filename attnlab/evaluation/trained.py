@@ -14,8 +14,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from attnlab.data.base import ImageData, stratified_order
+from attnlab.data.base import ImageData
 from attnlab.data.images import ImageSet
+from attnlab.data.protocols import stratified_order
 from attnlab.ood.bank import Bank
 from attnlab.training.settings import Settings
 

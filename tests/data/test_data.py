@@ -12,9 +12,10 @@ from omegaconf import OmegaConf
 from attnlab.config.build import build
 from attnlab.config.signatures import complete
 from attnlab.config.targets import config_dir, locate
-from attnlab.data.base import ImageData, ImageSet, stratified_order
+from attnlab.data.base import ImageData, ImageSet
 from attnlab.data.cluttered_digits import ClutteredDigits
 from attnlab.data.digits import Digits
+from attnlab.data.protocols import stratified_order
 from attnlab.data.two_moons import TwoMoons
 from attnlab.data.vision import Cifar10, Mnist, OxfordPet
 

@@ -120,14 +120,14 @@ def test_streaming_equals_resident(folder):
 
 
 def test_what_does_not_fit_is_streamed_and_says_so(folder, monkeypatch, caplog):
-    from attnlab.data import base
+    from attnlab.data import memory
     from attnlab.data.loader import ResidentLoader
     from attnlab.data.stream import StreamLoader
 
     data = Parquet(path=str(folder), batch_size=4)
     data.prepare()
     assert isinstance(data.train_loader("cpu"), ResidentLoader)
-    monkeypatch.setattr(base, "RESIDENT_LIMIT", 100)
+    monkeypatch.setattr(memory, "RESIDENT_LIMIT", 100)
     data = Parquet(path=str(folder), batch_size=4)
     with caplog.at_level("INFO", logger="attnlab"):
         data.prepare()

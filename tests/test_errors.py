@@ -78,6 +78,10 @@ BAD_CONFIGS = {
     "attention=rect attention.rect.at={typ:norm}": r"unknown key attention\.rect\.at\.typ; nearest: type",
     "attention=rect attention.rect.reads=[1]": r"attention\.rect\.reads=\[1\]: must be a name or a list of names",
     "attention=rect attention.rect.writes=3": r"attention\.rect\.writes=3: must be a name",
+    "data.split_seed=${nope}": r"data\.split_seed: refers to a key that is not there: nope$",
+    "data.split_seed=${data.split_seed}": r"data\.split_seed: Recursive interpolation detected",
+    "data.split_seed=${data}": r"data\.split_seed: Interpolation to parent node detected",
+    "hydra.verbose=${nope}": r"hydra\.verbose: refers to a key that is not there: nope$",
     "attention=ltpa_merge": r"attention\.ltpa_merge\.at: refers to a key that is not there",
     "model._partial_=7": r"model\._partial_=7: can only be true",
     "ood.msp._partial_=true": r"ood\.msp\._partial_=True: ood\.msp is no partial function",
@@ -151,6 +155,22 @@ def test_the_command_line_prints_one_line_and_exits_with_1(tmp_path: Path) -> No
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr == "attnlab: unknown key model.widht; nearest: model.width\n"
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("key", ["data.split_seed", "name", "hydra.run.dir"])
+def test_a_reference_to_nothing_is_one_line_of_the_whole_command(key: str, tmp_path: Path) -> None:
+    done = cli(f"{key}=${{nope}}", f"paths.outputs={tmp_path}")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == f"attnlab: {key}: refers to a key that is not there: nope\n"  # Hydra puts no line of its own before it
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_record_keeps_the_words_that_were_typed(tmp_path: Path) -> None:
+    words = ["data.split_seed=${seed}", "logger=none", "data=two_moons", "model=mlp2d", "evaluator=none", "trainer.max_epochs=1"]
+    env = {**os.environ, "ATTNLAB_FOLDER": str(tmp_path)}
+    done = cli(*words, "data.num_train=64", "data.batch_size=16", "paths.outputs=${oc.env:ATTNLAB_FOLDER}", env=env)
+    result = json.loads(Path(done.stdout.strip()).read_text())
+    assert {"data.split_seed=${seed}", "paths.outputs=${oc.env:ATTNLAB_FOLDER}"} <= set(result["overrides"])
 
 
 def test_a_sweep_goes_on_past_a_failing_job_and_says_which(tmp_path: Path) -> None:

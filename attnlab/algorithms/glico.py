@@ -61,7 +61,7 @@ class GLICO(Supervised):
         gamma: float = 0.5,
         start: float = 0.3,
     ) -> None:
-        if min(code, width) < 1 or min(noise, gamma) < 0 or not 0 <= start < 1:
+        if min(code, width) < 1 or not (noise >= 0 and gamma >= 0) or not 0 <= start < 1:
             raise ValueError("code and width must be at least 1, noise and gamma 0 or more, start in [0, 1)")
         self.peers = [nn.Embedding(train_size, code), Decoder(shape, code, width=width)]
         self.noise, self.gamma, self.start = noise, gamma, start

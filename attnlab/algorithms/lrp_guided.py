@@ -36,7 +36,7 @@ class LRPGuided(Supervised):
     def __init__(
         self, shape: tuple[int, ...] = (3, 32, 32), num_classes: int = 2, *, at: str = "layer4", weight: float = 1.0, epsilon: float = 0.01
     ) -> None:
-        if weight < 0 or not epsilon > 0:
+        if not weight >= 0 or not epsilon > 0:
             raise ValueError(f"weight must be 0 or more and epsilon above 0, got {weight} and {epsilon}")
         self.shape, self.at, self.weight, self.epsilon = tuple(shape), at, weight, epsilon
         self.places = (at,)

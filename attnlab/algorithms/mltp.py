@@ -36,7 +36,7 @@ class MLTP(Supervised):
     eager = True
 
     def __init__(self, *, alpha: float | None = 0.01, beta: float = 1.0, second_order: bool = True) -> None:
-        if min(alpha or 0, beta) < 0:
+        if not ((alpha or 0) >= 0 and beta >= 0):
             raise ValueError(f"alpha and beta must be 0 or more, got {alpha} and {beta}")
         self.alpha, self.beta, self.second_order = alpha, beta, second_order
 

@@ -49,7 +49,7 @@ class OnManifold(Supervised):
         weight: float = 1.0,
         start: float = 0.3,
     ) -> None:
-        if min(code, width) < 1 or not rate > 0 or steps < 0 or weight < 0 or not 0 <= start < 1:
+        if min(code, width) < 1 or not rate > 0 or steps < 0 or not weight >= 0 or not 0 <= start < 1:
             raise ValueError("code and width must be at least 1, rate above 0, steps and weight 0 or more, start in [0, 1)")
         self.peers = [Encoder(shape, code, width=width), Decoder(shape, code, width=width), nn.Linear(code, num_classes)]
         self.num_classes, self.rate, self.steps, self.weight, self.start = num_classes, rate, steps, weight, start

@@ -6,6 +6,7 @@
     on_gradients(learner, step)      in every step, on the gradients of one update, unscaled and not yet clipped
     on_epoch_end(learner, row)       `row`: the epoch's figures so far; what is put into it is logged
     tested(network) -> network       the network that is tested instead; what `callback=ema` averages, say
+    measured() -> {parameter: value}       what it measured on this machine and trains by; as overrides, that repeats the run
     state_dict(), load_state_dict(state)   tensors and plain values; in the checkpoint, so that a run resumes bit for bit
 
 `order` (an attribute, 0 by default) places it at an epoch's end: averages come before VALIDATION, what reacts to its figures after it

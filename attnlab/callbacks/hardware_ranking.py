@@ -20,14 +20,16 @@ class HardwareRanking(Slimming):
         score_c = |gamma_c| / cost_l,   cost_l: of one output channel of the convolution before batch norm l
 
     Established: filters are ranked with the latency of the hardware in view. Ours: |gamma| as importance, the cost of the producing
-    convolution alone, the ratio. `latency` is measured once, when training begins, on the run's device with `batch` images; it is kept in
-    the checkpoint, so that a run goes on as it began, but another machine, or a busy one, may prune other channels: of all components this
-    one is no function of the configuration. `multiply_adds` is one.
+    convolution alone, the ratio. `latency` is measured once, when training begins, on the run's device with `batch` images; the checkpoint
+    keeps it, so that a run goes on as it began. Another machine, or a busy one, may measure and so prune otherwise: such a run is no
+    function of its configuration, which its record says among its `warnings`, beside what was measured. With those numbers as `costs`,
+    it is one, as it is with `multiply_adds`.
 
     Args:
         cost: latency or multiply_adds. batch: images a pass, repeats: passes measured, both >= 1. weight, rate, prune, at: as `Slimming`.
+        costs: latencies that are known, above 0, one a batch norm in the network's order; nothing is measured then.
 
-    Raises ValueError: out of range; a batch norm that no convolution comes before.
+    Raises ValueError: out of range; a batch norm that no convolution comes before; another number of costs than of batch norms.
     """
 
     def __init__(
@@ -37,6 +39,7 @@ class HardwareRanking(Slimming):
         cost: Literal["latency", "multiply_adds"] = "latency",
         batch: int = 32,
         repeats: int = 10,
+        costs: Sequence[float] | None = None,
         weight: float = 1e-4,
         rate: float = 0.5,
         prune: float = 0.6,
@@ -45,16 +48,26 @@ class HardwareRanking(Slimming):
         super().__init__(weight=weight, rate=rate, prune=prune, at=at)
         if min(batch, repeats) < 1:
             raise ValueError(f"batch and repeats must be at least 1, got {batch} and {repeats}")
-        self.shape, self.cost, self.batch, self.repeats = shape, cost, batch, repeats
+        if costs is not None and (cost != "latency" or min(costs, default=0) <= 0):
+            raise ValueError(f"costs are latencies, above 0 and one a batch norm, with cost=latency; got {list(costs)} with cost={cost}")
+        self.shape, self.cost, self.batch, self.repeats, self.known = shape, cost, batch, repeats, costs
 
     def on_fit_start(self, learner: "Learner") -> None:
         super().on_fit_start(learner)
-        self.costs = dict.fromkeys(self.masks.norms, 1.0)
-        if learner.optimizer:  # none where a trained network is only tested
+        norms = list(self.masks.norms)
+        known = [1.0] * len(norms) if self.known is None else self.known
+        if len(known) != len(norms):
+            raise ValueError(f"callback hardware_ranking.costs: {len(known)} numbers for {len(norms)} batch norms")
+        self.costs = dict(zip(norms, known))
+        if learner.optimizer and self.known is None:  # none where a trained network is only tested
             for name, (conv, x, positions) in self.producers(learner.network).items():
                 per_cell = conv.weight[0].numel()
                 exact = self.cost == "multiply_adds"
                 self.costs[name] = float(per_cell * positions) if exact else channel_latency(conv, x, self.repeats)
+            self.costs = learner.trainer.strategy.broadcast(self.costs)  # processes of ddp prune the same channels
+
+    def measured(self) -> dict[str, list[float]]:
+        return {"costs": list(self.costs.values())} if self.cost == "latency" and self.known is None else {}
 
     def producers(self, network: nn.Module) -> dict[str, tuple[nn.Conv2d, Tensor, int]]:
         """By batch norm: the convolution before it, what that is given, and the positions of its map."""

@@ -34,7 +34,7 @@ class RankShrinkage:
     single = True
 
     def __init__(self, *, weight: float = 1e-3, energy: float = 0.99, at: Sequence[str] = ("**",)) -> None:
-        if weight < 0 or not 0 < energy <= 1:
+        if not weight >= 0 or not 0 < energy <= 1:
             raise ValueError(f"weight must be 0 or more and energy in (0, 1], got {weight} and {energy}")
         self.weight, self.energy, self.at = weight, energy, [at] if isinstance(at, str) else list(at)
         self.rate = 0.0  # the sum of the epoch's learning rates

@@ -36,7 +36,7 @@ class Slimming:
     single = True
 
     def __init__(self, *, weight: float = 1e-4, rate: float = 0.5, prune: float = 0.6, at: Sequence[str] = ("**",)) -> None:
-        if weight < 0 or not 0 <= rate < 1 or not 0 <= prune <= 1:
+        if not weight >= 0 or not 0 <= rate < 1 or not 0 <= prune <= 1:
             raise ValueError(f"weight must be 0 or more, rate in [0, 1) and prune in [0, 1], got {weight}, {rate} and {prune}")
         self.weight, self.rate, self.prune = weight, rate, prune
         self.at = [at] if isinstance(at, str) else list(at)

@@ -66,9 +66,11 @@ def plain(cfg: Any) -> dict[str, Any]:
     try:
         tree = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
     except InterpolationKeyError as error:
-        raise ConfigError(f"{error.full_key}: refers to a key that is not there: {str(error).splitlines()[0]}") from error
+        missing = str(error).splitlines()[0].removeprefix("Interpolation key '").removesuffix("' not found")
+        raise ConfigError(f"{error.full_key}: refers to a key that is not there: {missing}") from error
     except OmegaConfBaseException as error:
-        raise ConfigError(str(error).splitlines()[0]) from error
+        text = str(error).splitlines()[0]
+        raise ConfigError(f"{error.full_key}: {text}" if error.full_key and error.full_key not in text else text) from error
     tree.pop("hydra", None)
     return tree
 

@@ -61,11 +61,18 @@ def typed(override: str) -> str:
     return override.removeprefix("++")
 
 
+def unresolved(words: Any) -> list[str]:
+    """Overrides as they were typed, of a list in Hydra's own config (`hydra.overrides.task`), where iterating resolves a `${...}`."""
+    from omegaconf import OmegaConf
+
+    return OmegaConf.to_container(words, resolve=False)
+
+
 def words_alone(hydra: Any, overrides: Iterable[str]) -> list[str]:
     """The words of a command that is one run: its overrides, and what of the command of a whole sweep (`hydra`: its config's own part) it
     needs to find the same configs."""
     folders = [source.path for source in hydra.runtime.config_sources if source.provider == "command-line"]
-    searched = [text for text in hydra.overrides.hydra if text.lstrip("+").startswith("hydra.searchpath=")]
+    searched = [text for text in unresolved(hydra.overrides.hydra) if text.lstrip("+").startswith("hydra.searchpath=")]
     return ["--config-name", hydra.job.config_name, *(word for path in folders for word in ("--config-dir", path)), *searched, *overrides]
 
 
@@ -125,6 +132,8 @@ def explain(error: BaseException) -> str:
         options = re.search(r"Available options in '[^']*':(.*?)Config search path", text)
         known = f"; known: {', '.join(options[1].split())}" if options else ""
         return f"{group}={choice}: there is no such choice{known}"
+    if found := re.match(r"Interpolation key '([^']*)' not found full_key: (\S+)", text):
+        return f"{found[2]}: refers to a key that is not there: {found[1]}"
     if found := re.search(r"Error resolving interpolation '([^']*)', possible interpolation keys: (.*)", text):
         deleted = [name for name in re.findall(r"\$\{(\w+)\}", found[1]) if name not in re.split(r"[,\s]+", found[2])]
         return f"{', '.join(deleted)}: missing; it cannot be deleted" if deleted else text

@@ -26,8 +26,8 @@ OPTIONAL = {
     "overrides": list[str], "command": str, "training": str, "trained_by": str, "stage": str, "error": dict, "warnings": list[str],
     "places": dict[str, str], "pictures": dict[str, str], "parameters": int, "epochs": int, "seconds": float, "images_per_second": float,
     "stage_seconds": dict[str, float], "timings": dict[str, float], "started": float, "finished": float, "device": str,
-    "device_kind": str, "precision": str, "threads": int, "versions": dict[str, str], "git": dict, "data": dict, "members": list[str],
-    "weights": dict[str, str],
+    "device_kind": str, "precision": str, "threads": int, "versions": dict[str, str], "git": dict, "data": dict, "measured": dict,
+    "members": list[str], "weights": dict[str, str],
 }  # fmt: skip
 DATA = {
     "name": str, "shape": list[int], "classes": list[str], "images": dict[str, int], "digests": dict[str, str], "mean": list[float],

@@ -42,7 +42,7 @@ class OSKD(nn.Module):
 
     def __init__(self, *, weight: float = 0.1, neighbours: int = 3) -> None:
         super().__init__()
-        if weight < 0 or neighbours < 1:
+        if not weight >= 0 or neighbours < 1:
             raise ValueError(f"weight must be 0 or more and neighbours at least 1, got {weight} and {neighbours}")
         self.weight, self.neighbours = weight, neighbours
 

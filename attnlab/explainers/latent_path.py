@@ -61,7 +61,7 @@ class LatentPath:
             raise ValueError(
                 "steps, num_latent and num_images must be at least 1, batch_size at least 2, num_points at least 3, path_steps at least 0"
             )
-        if not min(lr, path_lr) > 0 or min(beta, entropy) < 0:
+        if not (lr > 0 and path_lr > 0 and beta >= 0 and entropy >= 0):
             raise ValueError("lr and path_lr must be positive, beta and entropy at least 0")
         self.steps, self.batch_size, self.lr, self.num_latent, self.beta, self.seed = steps, batch_size, lr, num_latent, beta, seed
         self.num_points, self.path_steps, self.path_lr, self.entropy = num_points, path_steps, path_lr, entropy

@@ -64,7 +64,7 @@ class OptimisedMask:
                 raise ValueError(f"{name} must be one of {', '.join(allowed)}, got {value!r}")
         if min(num_cells, steps, num_pairs) < 1:
             raise ValueError(f"num_cells, steps and num_pairs must be at least 1, got {num_cells}, {steps} and {num_pairs}")
-        if min(area, tv, jitter, blur) < 0 or not min(lr, sigma) > 0:
+        if not all(value >= 0 for value in (area, tv, jitter, blur)) or not (lr > 0 and sigma > 0):
             raise ValueError("area, tv, jitter and blur must be at least 0, lr and sigma positive")
         self.method, self.num_cells, self.steps, self.lr, self.area, self.tv = method, num_cells, steps, lr, area, tv
         self.reference, self.blur, self.jitter, self.num_pairs, self.sigma, self.seed = reference, blur, jitter, num_pairs, sigma, seed

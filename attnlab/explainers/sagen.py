@@ -65,7 +65,8 @@ class Sagen:
     ) -> None:
         if min(steps, batch_size - 1, num_images) < 1:
             raise ValueError(f"steps and num_images must be at least 1, batch_size at least 2, got {steps}, {num_images} and {batch_size}")
-        if min(similar, adversarial, reconstruction, difference, rotation) < 0 or not 0 < min_zoom <= 1 or not lr > 0:
+        weights = (similar, adversarial, reconstruction, difference, rotation)
+        if not all(value >= 0 for value in weights) or not 0 < min_zoom <= 1 or not lr > 0:
             raise ValueError("weights of the terms and rotation must be at least 0, min_zoom in (0, 1], lr positive")
         self.steps, self.batch_size, self.lr, self.num_images, self.seed = steps, batch_size, lr, num_images, seed
         self.similar, self.adversarial, self.reconstruction, self.difference = similar, adversarial, reconstruction, difference

@@ -156,6 +156,7 @@ class Run:
             self.record.announce_training(self.plan.training)
         self.learner.to(self.settings.device)
         self.network = self.learner.tested()
+        self.note_measured()
         history = self.learner.history
         self.record.write_history(history)
         seconds = sum(row["seconds"] for row in history)
@@ -172,6 +173,15 @@ class Run:
             history=from_one(history),
             seed=self.plan.full["seed"],
         )
+
+    def note_measured(self) -> None:
+        """In the record, what the run measured and trained by: with it the run can be repeated, by its configuration alone it cannot."""
+        if measured := self.learner.callbacks.measured():
+            self.result["measured"] = measured
+            what = f"{', '.join(measured)} decided about these numbers, and may come out otherwise in a repetition"
+            self.result["warnings"] = [
+                f"measured on this machine: {what}; the values in the record's `measured`, as overrides, repeat the run"
+            ]
 
     def checkpoint(self) -> dict[str, Any] | None:
         """last.ckpt if it is there, whole, and of this run; one that is not is set aside (BrokenRecord)."""

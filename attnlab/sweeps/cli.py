@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from attnlab.config.checks import check
-from attnlab.config.compose import hydra_version, loosen, options_last, typed
+from attnlab.config.compose import hydra_version, loosen, options_last, typed, unresolved
 from attnlab.config.plan import Plan
 from attnlab.config.targets import config_dir
 from attnlab.sweeps import local, workers
@@ -56,9 +56,9 @@ def main(job: Callable[[Plan], Any], *, config_name: str = "train") -> None:
 
     @hydra.main(config_path=str(config_dir().resolve()), config_name=config_name, **hydra_version())
     def entry(cfg: Any) -> Any:
-        context = HydraConfig.get()
-        overrides = [typed(text) for text in context.overrides.task]
         try:
+            context = HydraConfig.get()
+            overrides = [typed(text) for text in unresolved(context.overrides.task)]
             return job(check(cfg, choices=context.runtime.choices, overrides=overrides))
         except Exception as error:
             failed.append(error)

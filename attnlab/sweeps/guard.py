@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from attnlab.config.checks import check
-from attnlab.config.compose import typed, without_hydra
+from attnlab.config.compose import typed, unresolved, without_hydra
 from attnlab.config.targets import ConfigError
 from attnlab.records.lookup import finished, record_of
 from attnlab.sweeps.journal import DONE, FAILED, RESUMED, SKIPPED, Job, Journal, first_line
@@ -110,7 +110,7 @@ class Guard:
         instance.set_config(config)
         job.started = time.time()
         try:
-            words = [typed(text) for text in config.hydra.overrides.task]
+            words = [typed(text) for text in unresolved(config.hydra.overrides.task)]
             job.plan = check(without_hydra(config), choices=config.hydra.runtime.choices, overrides=words)
             if job.plan.full["retries"] < 0:
                 raise ConfigError(f"retries={job.plan.full['retries']}: must be 0 or more")

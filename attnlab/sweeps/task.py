@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from attnlab.config.checks import check
-from attnlab.config.compose import typed
+from attnlab.config.compose import typed, unresolved
 from attnlab.config.plan import Plan
 from attnlab.config.targets import ConfigError
 from attnlab.records.lookup import finished, record_of
@@ -33,7 +33,7 @@ class Task:
         assert self.journal is not None
         console()
         context = HydraConfig.get()
-        job = Job(tuple(context.overrides.task), number=context.job.num, started=time.time())
+        job = Job(tuple(unresolved(context.overrides.task)), number=context.job.num, started=time.time())
         start = job.started
         try:
             if not (cfg.get("fail_fast") is True and self.journal.failed):

@@ -28,6 +28,11 @@ class CallbackList:
             if method := getattr(callback, event, None):
                 method(*given)
 
+    def measured(self) -> dict[str, Any]:
+        """By key of the configuration: what callbacks measured on this machine and trained by."""
+        stated = {name: one.measured() for name, one in self.by_name.items() if hasattr(one, "measured")}
+        return {f"callback.{name}.{key}": value for name, values in stated.items() for key, value in values.items()}
+
     def tested(self, network: nn.Module, *, now: bool) -> nn.Module:
         """The network as the callbacks have it tested; `now`: without those that choose among epochs."""
         for callback in self:

@@ -6,16 +6,20 @@ import pytest
 import torch
 
 from attnlab.backbones.resnet import resnet18
+from attnlab.callbacks import hardware_ranking
 from attnlab.callbacks.hardware_ranking import HardwareRanking
 from attnlab.network import Network
 
 SHAPE = (1, 16, 16)
+FIRST: dict[str, float] = {}  # what the first process of ddp measured, where it is not this one
+RUN = ["evaluator=none", "callback=hardware_ranking", "callback.hardware_ranking.batch=1", "callback.hardware_ranking.repeats=1"]
 
 
 def started(callback: HardwareRanking) -> tuple[HardwareRanking, Network]:
     torch.manual_seed(0)
     network = Network(resnet18(4, SHAPE, width=8), shape=SHAPE)
-    callback.on_fit_start(SimpleNamespace(network=network, total_steps=10, optimizer=True))
+    first = SimpleNamespace(strategy=SimpleNamespace(broadcast=lambda costs: {name: FIRST.get(name, cost) for name, cost in costs.items()}))
+    callback.on_fit_start(SimpleNamespace(network=network, total_steps=10, optimizer=True, trainer=first))
     return callback, network
 
 
@@ -41,3 +45,36 @@ def test_measured_costs_are_kept() -> None:
     assert torch.equal(again.scores()[1], again.scales[1].abs() / 1.5)
     with pytest.raises(ValueError, match="batch and repeats"):
         HardwareRanking(SHAPE, batch=0)
+    for wrong in ({"costs": [1.0, 0.0]}, {"costs": []}, {"costs": [1.0], "cost": "multiply_adds"}):
+        with pytest.raises(ValueError, match="costs are latencies, above 0"):
+            HardwareRanking(SHAPE, **wrong)
+    with pytest.raises(ValueError, match=r"hardware_ranking\.costs: 1 numbers for 2 batch norms"):
+        started(HardwareRanking(SHAPE, costs=[1.0], at=["layer1.*.bn1"]))
+
+
+def test_processes_rank_by_what_the_first_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(FIRST, "layer1.0.bn1", 0.25)
+    callback, _ = started(HardwareRanking(SHAPE, batch=1, repeats=1, at=["layer1.*.bn1"]))
+    assert callback.costs["layer1.0.bn1"] == 0.25 == callback.measured()["costs"][0]
+
+
+def test_costs_that_are_given_are_not_measured() -> None:
+    callback, _ = started(HardwareRanking(SHAPE, costs=[2.0, 3.0], at=["layer1.*.bn1"]))
+    assert callback.costs == {"layer1.0.bn1": 2.0, "layer1.1.bn1": 3.0} and callback.measured() == {}
+    assert HardwareRanking(SHAPE, cost="multiply_adds").measured() == {}
+
+
+def test_a_run_that_measured_says_so_and_is_repeated_by_what_it_states(run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Channels that cost the less the later they come, then the more: other ones go, until the first run's costs are given."""
+    costs = iter(range(1, 1000))
+    monkeypatch.setattr(hardware_ranking, "channel_latency", lambda *given: 1.0 / next(costs) ** 4)
+    first = run(*RUN)
+    (key,) = first["measured"]
+    assert key == "callback.hardware_ranking.costs" and first["measured"][key] == [1.0 / i**4 for i in range(1, 21)]
+    (warning,) = [text for text in first["warnings"] if text.startswith("measured on this machine: callback.hardware_ranking.costs")]
+    monkeypatch.setattr(hardware_ranking, "channel_latency", lambda *given: float(next(costs)) ** 4)
+    other = run(*RUN, "force=true")
+    assert other["metrics"] != first["metrics"] and warning in other["warnings"]
+    again = run(*RUN, f"{key}={first['measured'][key]}")
+    assert again["metrics"] == first["metrics"] and "measured" not in again
+    assert not any("measured" in text for text in again.get("warnings", []))

@@ -109,17 +109,84 @@ RANGES: dict[str, dict[str, dict[str, str]]] = {
     "attnlab.evaluation.calibration": {"Calibration": {"fraction": "(0, 1]"}},
     "attnlab.evaluation.sensitivity": {"Sensitivity": {"sigma": "(0, inf)"}},
     "attnlab.evaluation.transductive": {"Transductive": {"shots": "n >= 1", "neighbours": "n >= 1", "power": "n >= 1"}},
+    "attnlab.attention.cross_connections": {"CrossConnectedStage": {"paths": "n >= 1", "reduction": "n >= 1"}},
+    "attnlab.attention.human_prior": {"HumanPriorAttention": {"spread": "(0, inf)", "absent": "[0, 1]"}},
+    "attnlab.attention.multi_path": {
+        "DynamicMultiPath": {"paths": "n >= 1", "hidden": "n >= 1", "target_share": "[0, 1]", "budget": "[0, inf)", "category": "[0, inf)"}
+    },
+    "attnlab.attention.pyramid": {"AttentionPyramid": {"reduction": "n >= 1"}},
+    "attnlab.attention.se1c": {"SE1C": {"kernel": "n >= 1"}},
+    "attnlab.regularizers.advanced_dropout": {"AdvancedDropout": {"reduction": "n >= 1"}},
+    "attnlab.distillation.oskd": {"OSKD": {"weight": "[0, ", "neighbours": "n >= 1"}},
+    "attnlab.ood.convex_hull": {"ConvexHull": {"samples": "n >= 1", "steps": "n >= 1"}},
+    "attnlab.ood.explanation_autoencoder": {"ExplanationAutoencoder": {"hidden": "n >= 1", "epochs": "n >= 1"}},
+    "attnlab.ood.explanation_forest": {"ExplanationForest": {"trees": "n >= 1"}},
+    "attnlab.explainers.erase_refine": {"EraseAndRefine": {"rounds": "n >= 1", "threshold": "(0, 1]"}},
+    "attnlab.explainers.klfds": {"Klfds": {"penalty": "(0, ", "kernel_width": "(0, "}},
+    "attnlab.explainers.latent_path": {
+        "LatentPath": {"steps": "n >= 1", "batch_size": "n >= 2", "num_latent": "n >= 1", "num_points": "n >= 3", "num_images": "n >= 1"}
+        | {"path_steps": "n >= 0", "lr": "(0, ", "path_lr": "(0, ", "beta": "[0, ", "entropy": "[0, "}
+    },
+    "attnlab.explainers.lime": {"Lime": {"kernel_width": "(0, ", "alpha": "(0, "}},
+    "attnlab.explainers.lrp": {"LRP": {"epsilon": "(0, ", "gamma": "[0, "}},
+    "attnlab.explainers.mask": {
+        "OptimisedMask": {"num_cells": "n >= 1", "steps": "n >= 1", "num_pairs": "n >= 1", "lr": "(0, ", "sigma": "(0, "}
+        | {name: "[0, " for name in ("area", "tv", "jitter", "blur")}
+    },
+    "attnlab.explainers.mfpp": {"Mfpp": {"num_levels": "n >= 1", "num_segments": "n >= 1", "keep": "(0, 1]", "smoothing": "[0, "}},
+    "attnlab.explainers.sagen": {
+        "Sagen": {"steps": "n >= 1", "batch_size": "n >= 2", "num_images": "n >= 1", "min_zoom": "(0, 1]", "lr": "(0, "}
+        | {name: "[0, " for name in ("similar", "adversarial", "reconstruction", "difference", "rotation")}
+    },
+    "attnlab.explainers.surrogate": {"SuperpixelSurrogate": {"num_samples": "n >= 2", "num_segments": "n >= 2"}},
+    "attnlab.heads.gated_attention": {"GatedAttentionPool": {"hidden": "n >= 1"}},
+    "attnlab.heads.vector_quantised": {
+        "VectorQuantisedHead": {"codes": "n >= 1", "code_dim": "n >= 1", "commitment": "[0, inf)", "temperature": "(0, inf)"}
+    },
+    "attnlab.heads.weighted_region": {
+        "WeightedRegions": {"grid": "n >= 1", "hidden": "n >= 1"} | {name: "[0, inf)" for name in ("regions", "rank", "error")}
+    },
+    "attnlab.convolutions.shift_attention": {"ShiftAttentionConv2d": {"start": "(0, inf)", "end": "(0, inf)"}},
+    "attnlab.callbacks.activation_density": {"ActivationDensity": {"tolerance": "(0, ", "patience": "n >= 1", "stop": "[0, 1]"}},
+    "attnlab.callbacks.hardware_ranking": {"HardwareRanking": {"batch": "n >= 1", "repeats": "n >= 1", "weight": "[0, "}},
+    "attnlab.callbacks.layer_removal": {"LayerRemoval": {"blocks": "n >= 1", "prune": "[0, 1)", "num": "n >= 2"}},
+    "attnlab.callbacks.magnitude_pruning": {"MagnitudePruning": {"rate": "(0, 1)", "rewind": "[0, 1)"}},
+    "attnlab.callbacks.majority_vote": {"MajorityVote": {"share": "[0, 1)", "start": "[0, 0.7]", "stop": "[0.1, 1]"}},
+    "attnlab.callbacks.mc_dropout": {"MCDropout": {"passes": "n >= 1"}},
+    "attnlab.callbacks.rank_shrinkage": {"RankShrinkage": {"weight": "[0, ", "energy": "(0, 1]"}},
+    "attnlab.callbacks.slimming": {"Slimming": {"weight": "[0, ", "rate": "[0, 1)", "prune": "[0, 1]"}},
+    "attnlab.callbacks.snapshots": {"Snapshots": {"members": "n >= 1"}},
+    "attnlab.callbacks.weight_centring": {"WeightCentring": {"max_norm": "(0, "}},
+    "attnlab.algorithms.adversarial_training": {
+        "AdversarialTraining": {"epsilon": "(0, ", "step": "(0, ", "steps": "n >= 1", "clean": "[0, 1]"}
+    },
+    "attnlab.algorithms.glico": {"GLICO": {"code": "n >= 1", "width": "n >= 1", "noise": "[0, ", "gamma": "[0, ", "start": "[0, 1)"}},
+    "attnlab.algorithms.joint_ensemble": {"JointEnsemble": {"members": "n >= 2", "pca": "[0, 1]"}},
+    "attnlab.algorithms.label_improvement": {"LabelImprovement": {"confidence": "[0, 1]"}},
+    "attnlab.algorithms.lrp_guided": {"LRPGuided": {"weight": "[0, ", "epsilon": "(0, "}},
+    "attnlab.algorithms.mltp": {"MLTP": {"alpha": "[0, ", "beta": "[0, "}},
+    "attnlab.algorithms.on_manifold": {
+        "OnManifold": {"code": "n >= 1", "width": "n >= 1", "rate": "(0, ", "steps": "n >= 0", "weight": "[0, ", "start": "[0, 1)"}
+    },
+    "attnlab.algorithms.population_gradient": {"PopulationGradient": {"population": "n >= 1", "sigma": "[0, inf)"}},
+    "attnlab.algorithms.transformation_regression": {
+        "TransformationRegression": {"angle": "[0, 180)", "shift": "[0, 1)", "scale": "[0, inf)"}
+    },
 }
 VECTORS = {"LearnToPayAttention", "FinalBatchNorm", "MultiOrderHead", "PrototypeHead", "CosineHead", "SSAL", "ProbabilityGuidedMaxout"}
+VECTORS |= {"VectorQuantisedHead", "WeightedRegions"}
 
 
 def given(cls: type) -> dict[str, object]:
     """What the framework would fill in, as far as it is asked for."""
-    host = nn.Linear(6, 3) if cls.__name__ == "ProbabilityGuidedMaxout" else nn.Conv2d(8, 2, 3)
+    hosts = {"ProbabilityGuidedMaxout": nn.Linear(6, 3), "CrossConnectedStage": nn.Sequential(nn.Conv2d(8, 8, 1), nn.Conv2d(8, 8, 1))}
+    host = hosts.get(cls.__name__, nn.Conv2d(8, 2, 3))
     offers = {"shape": (6,) if cls.__name__ in VECTORS else (8, 8, 8), "num_classes": 3, "dim": 6, "host": host}
-    offers |= {"read_shapes": [(6, 8, 8)] * 2, "mean": [0.5] * 8, "std": [0.2] * 8}
+    offers |= {"read_shapes": [(6, 8, 8)] * (1 if cls.__name__ in ("VectorQuantisedHead", "WeightedRegions") else 2)}
+    offers |= {"mean": [0.5] * 8, "std": [0.2] * 8, "train_size": 4, "train_images": list, "make_peer": lambda: nn.Linear(6, 3)}
+    offers |= {"num_samples": 9, "num_segments": 4, "superpixels": "grid", "seed": 0} if cls.__name__ == "SuperpixelSurrogate" else {}
     takes = inspect.signature(cls).parameters
-    norms = ("SkewnessReducedBatchNorm2d", "GroupNorm", "FilteredBatchNorm2d", "DynamicResidual")
+    norms = ("SkewnessReducedBatchNorm2d", "GroupNorm", "FilteredBatchNorm2d", "DynamicResidual", "DynamicMultiPath")
     return {name: value for name, value in offers.items() if name in takes and not (name == "host" and cls.__name__ in norms)}
 
 

@@ -1,22 +1,62 @@
-"""python scripts/wandb_workspace.py table=NAME entity=TEAM [project=attnlab] [--dry-run]
+"""python scripts/wandb_workspace.py table=NAME|by=KEYS entity=TEAM [project=attnlab] [--dry-run]
 
-Creates a saved W&B workspace and a report for a table of configs/table that was logged with `python -m attnlab.table table=NAME
-wandb=true`: the table itself, its cells as bars, learning curves grouped by row and column, attention overlays and score histograms.
---dry-run prints what would be created, needs neither the network nor the package `wandb-workspaces`, and creates nothing.
+Creates a saved W&B workspace of runs that were logged there.
+
+table=NAME       a table of configs/table, logged with `python -m attnlab.table table=NAME wandb=true`: the table itself, its cells as
+                 bars, learning curves grouped by row and column, attention overlays and score histograms; and a report of the same
+by=KEYS          the runs of a sweep by what was swept, as `python -m attnlab.runs by=attention,data`: bars of metric=test/acc by each key,
+                 learning curves, the table of predictions, pictures
+entity, project  where the runs are; the default entity is that of your login, the default project attnlab
+--dry-run        prints what would be created as JSON; needs neither the network nor the package `wandb-workspaces`, and creates nothing
 """
 
 import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
-from attnlab.loggers.wandb import has_credentials
+from attnlab.loggers.flat import flat_key
+from attnlab.loggers.wandb import direction, has_credentials
 from attnlab.tables.model import Metric
+from attnlab.tables.spec import Spec
 from attnlab.tables.views.wandb import CELLS, MATRIX, TABLE_ROW, VALUE, slug
 
-NAMED = ("table", "entity", "project")
+NAMED = ("table", "by", "metric", "entity", "project")
+JOB = "JobType"  # the name, in filters of wandb-workspaces, of what a run is for
 MINE = "the default entity of your login"
-CURVES = (("Accuracy", ["val/acc", "train/acc"]), ("Loss", ["train/loss", "val/nll"]))
+PICTURES = ["figures/curves", "figures/ood_scores", "figures/reliability"]
+
+
+def curves(*, validated: bool) -> list[dict[str, Any]]:
+    """Panels of learning curves, those of the validation images only where there are any."""
+    lines = {"Accuracy": ["train/acc", *["val/acc"] * validated], "Loss": ["train/loss", *["val/nll"] * validated]}
+    return [{"panel": "lines", "title": title, "x": "epoch", "y": keys, "band": "stddev"} for title, keys in lines.items()]
+
+
+def bars(metric: str, label: str, way: str | None) -> dict[str, Any]:
+    better = {"max": ", higher is better", "min": ", lower is better"}.get(way or "", "")
+    return {"panel": "bars", "title": f"{label}{better}, mean and sd over seeds", "metrics": [metric], "band": "stddev"}
+
+
+def describe_sweep(by: Sequence[str], *, metric: str, project: str, entity: str | None) -> dict[str, Any]:
+    """As `describe`, of runs by what was swept."""
+    keys = [flat_key(key) for key in by]
+    shown = bars(metric, metric, direction(metric))
+    workspace = {
+        "name": f"attnlab by {', '.join(by)}",
+        "entity": entity or MINE,
+        "project": project,
+        "runs": {JOB: "train"},
+        "group_by": keys,
+        "columns": [f"summary:{metric}", *(f"config:{key}.value" for key in keys)],
+        "sections": [
+            {"name": "What was swept", "panels": [{**shown, "group_by": key} for key in keys]},
+            {"name": "Learning", "panels": curves(validated=metric.startswith("val/"))},
+            {"name": "Predictions", "panels": [{"panel": "table", "key": "predictions"}]},
+            {"name": "Pictures", "panels": [{"panel": "pictures", "title": "Pictures", "keys": PICTURES, "columns": 3}]},
+        ],
+    }
+    return {"workspace": workspace}
 
 
 def describe(
@@ -28,15 +68,16 @@ def describe(
     columns: Sequence[str],
     metric: Metric,
     baseline: str | None,
+    validated: Collection[str],
     project: str,
     entity: str | None,
 ) -> dict[str, Any]:
-    """What is to be created, as plain data: the text of --dry-run, and what `create` builds from."""
+    """What is to be created, as plain data: the text of --dry-run, and what `create` builds from. validated: the columns whose data have
+    validation images."""
     where = {"entity": entity or MINE, "project": project}
     seeds = {"table_name": name, "not": {"table_row": TABLE_ROW}}
     better = "higher" if metric.direction == "max" else "lower"
-    bars = {"panel": "bars", "title": f"{metric.label}, {better} is better, mean and sd over seeds", "metrics": [VALUE], "band": "stddev"}
-    curves = [{"panel": "lines", "title": label, "x": "epoch", "y": keys, "band": "stddev"} for label, keys in CURVES]
+    shown = bars(VALUE, metric.label, metric.direction)
     media = {kind: [f"{kind}/{slug(row)}/{slug(column)}" for row in rows for column in columns] for kind in ("attention", "scores")}
     pictures = [
         {"panel": "pictures", "title": title, "keys": media[kind], "columns": len(columns)}
@@ -51,8 +92,8 @@ def describe(
         "columns": [f"summary:{VALUE}", "config:table_row.value", "config:table_column.value"],
         "sections": [
             {"name": "Table", "panels": tables},
-            {"name": "Rows against columns", "panels": [{**bars, "group_by": "table_row"}, {**bars, "group_by": "table_column"}]},
-            {"name": "Learning", "panels": curves},
+            {"name": "Rows against columns", "panels": [{**shown, "group_by": "table_row"}, {**shown, "group_by": "table_column"}]},
+            {"name": "Learning", "panels": curves(validated=bool(validated))},
             {"name": "Attention and scores", "panels": pictures},
         ],
     }
@@ -61,7 +102,7 @@ def describe(
             "heading": column,
             "runs": {**seeds, "table_column": column},
             "group_by": ["table_row"],
-            "panels": [{**bars, "group_by": "table_row"}, *curves],
+            "panels": [{**shown, "group_by": "table_row"}, *curves(validated=column in validated)],
         }
         for column in columns
     ]
@@ -79,8 +120,24 @@ def describe(
     return {"workspace": workspace, "report": report}
 
 
-def create(plan: Mapping[str, Any]) -> tuple[Any, Any]:
-    """The workspace and the report of a plan as objects of wandb-workspaces, not yet saved."""
+def validated_columns(spec: Spec) -> set[str]:
+    """The columns of a table whose data say that they have validation images; what data that are not here hold is not known."""
+    from attnlab.config.build import build
+    from attnlab.config.compose import compose
+
+    found = set()
+    for column in spec.columns:
+        plan = compose(spec.overrides(spec.rows[0], column))
+        try:
+            if build(plan.full["data"], allow=plan.allow, where="data").has("val"):
+                found.add(column.label)
+        except (ValueError, OSError):
+            continue
+    return found
+
+
+def create(plan: Mapping[str, Any]) -> list[Any]:
+    """The workspace, and of a table the report, as objects of wandb-workspaces, not yet saved."""
     import wandb_workspaces.reports.v2 as wr
     import wandb_workspaces.workspaces as ws
     from wandb_workspaces import expr
@@ -106,7 +163,7 @@ def create(plan: Mapping[str, Any]) -> tuple[Any, Any]:
         return [panel(one, at) for at, one in enumerate(told)]
 
     def filters(runs: Mapping[str, Any]) -> list[Any]:
-        wanted = [expr.Config(key) == value for key, value in runs.items() if key != "not"]
+        wanted = [(expr.Metric(key) if key == JOB else expr.Config(key)) == value for key, value in runs.items() if key != "not"]
         return wanted + [expr.Config(key) != value for key, value in runs.get("not", {}).items()]
 
     told = plan["workspace"]
@@ -117,6 +174,8 @@ def create(plan: Mapping[str, Any]) -> tuple[Any, Any]:
             filters=filters(told["runs"]), groupby=[expr.Config(key) for key in told["group_by"]], pinned_columns=told["columns"]
         ),
     )  # fmt: skip
+    if "report" not in plan:
+        return [workspace]
     told = plan["report"]
     place = {"entity": told["entity"], "project": told["project"]}
     blocks = [wr.P(told["description"]), wr.WeaveBlockSummaryTable(table_name=told["table"], **place)]
@@ -124,14 +183,16 @@ def create(plan: Mapping[str, Any]) -> tuple[Any, Any]:
         runs = wr.Runset(name=one["heading"], filters=filters(one["runs"]), groupby=[f"config.{key}" for key in one["group_by"]], **place)
         blocks += [wr.H2(one["heading"]), wr.PanelGrid(runsets=[runs], panels=panels(one["panels"]))]
     report = wr.Report(title=told["title"], description=told["description"], blocks=blocks, width="fluid", **place)
-    return workspace, report
+    return [workspace, report]
 
 
 def main(words: Sequence[str]) -> str:
     """What is to be printed. ValueError in one line for what cannot be done."""
     from attnlab.tables.spec import read_spec
 
-    given = {"project": "attnlab", "entity": None}
+    if {"-h", "--help"} & set(words):
+        return __doc__.strip()
+    given = {"project": "attnlab", "entity": None, "metric": "test/acc"}
     for word in words:
         key, sign, value = word.partition("=")
         if word == "--dry-run":
@@ -139,25 +200,33 @@ def main(words: Sequence[str]) -> str:
         if not sign or key not in NAMED or not value:
             raise ValueError(f"{word}: not understood; {__doc__.splitlines()[0]}")
         given[key] = value
-    if "table" not in given:
-        raise ValueError(f"table=NAME is missing; {__doc__.splitlines()[0]}")
-    spec = read_spec(given["table"])
-    rows, columns = ([line.label for line in lines] for lines in (spec.rows, spec.columns))
-    about = {"name": spec.name, "title": spec.title, "paper": spec.paper, "metric": spec.metric, "baseline": spec.baseline}
+    if ("table" in given) == ("by" in given):
+        raise ValueError(f"give one of table=NAME and by=KEYS; {__doc__.splitlines()[0]}")
+    where = {"project": given["project"], "entity": given["entity"]}
+
+    def plan() -> dict[str, Any]:
+        if "by" in given:
+            return describe_sweep([key for key in given["by"].split(",") if key], metric=given["metric"], **where)
+        spec = read_spec(given["table"])
+        rows, columns = ([line.label for line in lines] for lines in (spec.rows, spec.columns))
+        about = {"name": spec.name, "title": spec.title, "paper": spec.paper, "metric": spec.metric, "baseline": spec.baseline}
+        return describe(**about, rows=rows, columns=columns, validated=validated_columns(spec), **where)
+
+    planned = plan()
     if "--dry-run" in words:
-        plan = describe(**about, rows=rows, columns=columns, project=given["project"], entity=given["entity"])
-        return json.dumps(plan, indent=2, ensure_ascii=False)
+        return json.dumps(planned, indent=2, ensure_ascii=False)
     try:
         import wandb_workspaces  # noqa: F401
     except ImportError:
         raise ValueError("wandb-workspaces is not installed: pip install wandb-workspaces (or --dry-run)") from None
     if not has_credentials():
         raise ValueError("W&B: no credentials (`wandb login` stores them); --dry-run needs none")
-    import wandb
+    if where["entity"] is None:
+        import wandb
 
-    entity = given["entity"] or wandb.Api().default_entity
-    made = create(describe(**about, rows=rows, columns=columns, project=given["project"], entity=entity))
-    return "\n".join(one.save().url for one in made)
+        where["entity"] = wandb.Api().default_entity
+        planned = plan()
+    return "\n".join(one.save().url for one in create(planned))
 
 
 if __name__ == "__main__":

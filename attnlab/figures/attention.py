@@ -11,7 +11,26 @@ from attnlab.figures.overlay import DASHED, colour_bar, coloured, heat_colours, 
 from attnlab.figures.style import INK, QUIET, SKY, SMALL, VERMILION, WIDTH, array_of, canvas, fit, inches, text_at
 
 if TYPE_CHECKING:
+    import numpy as np
     from torch import Tensor
+
+
+def under_maps(images_NCHW: Tensor, maps_N1HW: Tensor) -> tuple[list[np.ndarray], list[np.ndarray], float, float]:
+    """The images (RGB from 0 to 1, small ones enlarged), the same under their maps (bilinear; one colour scale for all; opacity by
+    attention), and the values at both ends of the scale."""
+    import numpy as np
+    from matplotlib.colors import Normalize
+    from torch.nn import functional as F
+
+    high, wide = images_NCHW.shape[2:]
+    images, zoom = coloured(images_NCHW)
+    maps = F.interpolate(maps_N1HW.detach().cpu().float().nan_to_num(), (high * zoom, wide * zoom), mode="bilinear", align_corners=False)
+    maps = maps[:, 0].numpy()
+    low, peak = float(maps.min()), float(maps.max())
+    if peak - low < 0.02:  # constant maps: stretching them would draw rounding errors
+        low, peak = 0.0, max(1.0, peak)
+    scale, colours = Normalize(low, peak), heat_colours()
+    return images, [overlay(image, np.asarray(scale(map_HW)), colours) for image, map_HW in zip(images, maps, strict=True)], low, peak
 
 
 def attention_grid(
@@ -33,24 +52,16 @@ def attention_grid(
     None, and no file, for data that are not images (a 2-d toy) or an empty batch. ValueError: not as many maps as images.
     """
     import numpy as np
-    from matplotlib.colors import Normalize
     from matplotlib.lines import Line2D
     from matplotlib.patches import Polygon
     from matplotlib.patheffects import withStroke
-    from torch.nn import functional as F
 
     if images_NCHW.ndim != 4 or maps_N1HW.ndim != 4 or not len(images_NCHW):
         return None
     if len(images_NCHW) != len(maps_N1HW):
         raise ValueError(f"as many maps as images are needed, got {len(maps_N1HW)} maps for {len(images_NCHW)} images")
     number, _, high, wide = images_NCHW.shape
-    images, zoom = coloured(images_NCHW)
-    maps = F.interpolate(maps_N1HW.detach().cpu().float().nan_to_num(), (high * zoom, wide * zoom), mode="bilinear", align_corners=False)
-    maps = maps[:, 0].numpy()
-    low, peak = float(maps.min()), float(maps.max())
-    if peak - low < 0.02:  # constant maps: stretching them would draw rounding errors
-        low, peak = 0.0, max(1.0, peak)
-    scale, colours = Normalize(low, peak), heat_colours()
+    images, blended, low, peak = under_maps(images_NCHW, maps_N1HW)
 
     columns = max(1, min(columns, number))
     rows, margin, gap, line_height = math.ceil(number / columns), 0.1, 0.07, 0.135
@@ -71,9 +82,7 @@ def attention_grid(
                 colour = VERMILION if wrong and said else QUIET if line else INK
                 shown = fit("✗ " * (wrong and said) + text, cell, SMALL)
                 text_at(figure, left, up + line_height * line, shown, fontsize=SMALL, color=colour)
-            image = images[i]
-            blended = overlay(image, np.asarray(scale(maps[i])), colours)
-            for down, picture in ((head, image), (head + tall + 0.04, blended)):
+            for down, picture in ((head, images[i]), (head + tall + 0.04, blended[i])):
                 axes = image_at(figure, left, up + down, cell, tall, picture, extent=(0, wide, high, 0), framed=wrong)
             if boxes_N4 is not None:
                 outline_box(axes, boxes_N4[i])

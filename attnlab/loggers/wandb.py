@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import netrc
 import os
 import re
 import shlex
-from collections.abc import Callable, Mapping, Sequence
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import urlsplit
+
+from attnlab.loggers.wandb_log import earlier, last_step, set_aside, sync_command
 
 log = logging.getLogger(__name__)
 
@@ -23,13 +27,15 @@ class WandbLogger:
 
     project, entity: where the run goes. mode: `online`; `offline` (files under FOLDER/wandb, to be sent with the command in `hint`);
     `auto` is online where credentials are (WANDB_API_KEY, or the W&B host in ~/.netrc), else offline. The environment's WANDB_MODE (also
-    `disabled`) goes before mode. tags are added to those the run gives; group replaces the run's. ValueError: a project or tag that W&B
-    would refuse.
+    `disabled`) goes before mode. tags are added to those the run gives; group replaces the run's. pictures: figures of a run that are
+    sent, at most. predictions: rows of the table of single test images, each with its picture and that under the attention, 0 for none.
+    ValueError: a project or tag that W&B would refuse, or a number below 0.
 
-    A run that goes on after a stop calls `open(resumed=True)` and hands over the rows of its *whole* history again: online, rows that W&B
-    has are skipped; offline, the newest folder is complete by itself, because W&B cannot continue an offline run (its issue 4624).
+    A run that goes on after a stop hands over the rows of its *whole* history again, and is one run of W&B's: rows that W&B has, online or
+    from an earlier `wandb sync`, are skipped; an earlier offline folder that was not sent is put aside once the new one holds all of it.
     What goes wrong with W&B (no network, refused login) is logged once as a warning; the run then goes on, offline where possible.
-    Nothing of the machine is sent: no console, code, git, host, requirements or system statistics.
+    Nothing of the machine is sent: no console, code, git, host, requirements or system statistics, and no path but those in the
+    configuration (where that gives an absolute `paths.outputs`, also the paths of the table's pictures below it).
     """
 
     def __init__(
@@ -40,6 +46,8 @@ class WandbLogger:
         mode: Literal["auto", "online", "offline"] = "auto",
         tags: list[str] | None = None,
         group: str | None = None,
+        pictures: int = 32,
+        predictions: int = 64,
     ) -> None:
         if mode not in ("auto", "online", "offline"):
             raise ValueError(f"mode must be auto, online or offline, got {mode!r}")
@@ -48,19 +56,42 @@ class WandbLogger:
         for tag in tags or []:
             if not 1 <= len(tag) <= 64:
                 raise ValueError(f"a tag must have 1 to 64 characters, got {tag!r}")
+        for key, number in (("pictures", pictures), ("predictions", predictions)):
+            if number < 0:
+                raise ValueError(f"{key} must be at least 0, got {number}")
+        self.pictures, self.predictions = pictures, predictions
         self.project, self.entity, self.mode, self.tags, self.group = project, entity, mode, list(tags or []), group
         self.hint: str | None = None
         self._run: Any = None
         self._sync: str | None = None  # the command that sends what is on disk
+        self._reset(Path())
+
+    def _reset(self, folder: Path) -> None:
+        self.hint, self._folder, self._warned = None, folder, False
         self._defined: set[str] = set()  # keys of the rows so far
         self._step = -1  # of the last row
+        self._reached = -1  # the last step that was handed over, with rows or pictures
         self._first = 0  # the first step that W&B does not have
-        self._warned = False
+        self._shown = 0  # pictures so far
+        self._unsent: list[Path] = []  # files of earlier starts, which hold steps up to ...
+        self._covered = -1
 
-    def open(self, *, folder: Path, run_id: str, name: str, config: dict, group: str, tags: Sequence[str], resumed: bool) -> None:
+    def open(
+        self,
+        *,
+        folder: Path,
+        run_id: str,
+        name: str,
+        config: dict,
+        group: str,
+        tags: Sequence[str],
+        resumed: bool,
+        job_type: str = "train",
+        notes: str = "",
+    ) -> None:
         """Start (or take up) the W&B run `run_id`; its files go to folder/wandb."""
         self.close(failed=True)  # a run left open by a caller that failed
-        self._defined, self._step, self._first, self._warned, self.hint = set(), -1, 0, False, None
+        self._reset(Path(folder))
         mode = self._mode()
         if mode is None:
             return
@@ -71,14 +102,17 @@ class WandbLogger:
             "name": name[:128],
             "config": config,
             "group": (self.group or group)[:128] or None,
+            "job_type": job_type,
+            "notes": notes or None,
             "tags": tags,
         }
+        self._try("reading what was sent before", self._look_back, about["id"])
         if mode != "offline":
-            self._run = self._try("starting online (offline is tried next)", self._start, folder, mode, about, resumed)
+            self._run = self._try("starting online (offline is tried next)", self._start, mode, about)
         if self._run is None:
             if mode != "offline":
                 self._try("clearing up", self._forget)
-            self._run = self._try("starting offline", self._start, folder, "offline", about, resumed)
+            self._run = self._try("starting offline", self._start, "offline", about)
         if self._run is not None:
             self._try("reading the run", self._read, self._run)
 
@@ -89,9 +123,17 @@ class WandbLogger:
             self._try("log", self._row, {"epoch": step, **{key: value for key, value in row.items() if value is not None}}, step)
 
     def figure(self, key: str, path: Path) -> None:
-        """A picture from a file."""
-        if self._run is not None:
+        """A picture from a file; those beyond `pictures` are left out."""
+        if self._run is None:
+            return
+        self._shown += 1
+        if self._shown <= self.pictures:
             self._try("figure", self._after, key, lambda wandb: wandb.Image(str(path)))
+
+    def table(self, key: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+        """Rows of text, numbers (None: not known) and pictures, which are arrays (H, W, 3) of uint8."""
+        if self._run is not None:
+            self._try("table", self._table, key, columns, rows)
 
     def histogram(self, key: str, values: Any) -> None:
         """64 equal bins over the finite ones of `values` (tensor, array or list); none, no histogram."""
@@ -109,8 +151,18 @@ class WandbLogger:
     def close(self, failed: bool) -> None:
         """End the W&B run, as failed or not. A second call does nothing."""
         run, self._run = self._run, None
-        if run is not None and not self._try("finishing", self._finish, run, failed):
+        if run is None:
+            return
+        if self._shown > self.pictures:
+            log.info("W&B: %d of %d pictures (logger.pictures=%d)", self.pictures, self._shown, self.pictures)
+        if not self._try("finishing", self._finish, run, failed):
             self.hint = self._sync
+        self._try("putting earlier files aside", self._supersede)
+
+    @staticmethod
+    def sweep_hint(folders: Sequence[Path]) -> str | None:
+        """What to do after a sweep whose runs lie in `folders`: one line."""
+        return sync_command(folders)
 
     def _mode(self) -> Literal["online", "offline"] | None:
         mode = os.environ.get("WANDB_MODE") or self.mode
@@ -126,7 +178,17 @@ class WandbLogger:
 
     # What talks to W&B; called through _try alone.
 
-    def _start(self, folder: Path, mode: str, about: Mapping[str, Any], resumed: bool) -> Any:
+    def _look_back(self, run_id: str) -> None:
+        sent, self._unsent = earlier(self._folder, run_id)
+        self._first = 1 + max(map(last_step, sent), default=-1)
+        self._covered = max(map(last_step, self._unsent), default=-1)
+
+    def _supersede(self) -> None:
+        if self._unsent and self._reached >= self._covered:
+            unsent, self._unsent = self._unsent, []
+            set_aside(unsent)
+
+    def _start(self, mode: str, about: Mapping[str, Any]) -> Any:
         # Not a setting: W&B reads it from the environment. Its crash reports hold paths and would be sent by offline runs too.
         os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
         import wandb
@@ -135,20 +197,22 @@ class WandbLogger:
             "console": "off", "silent": True, "disable_git": True, "disable_code": True, "save_code": False, "label_disable": True,
             "disable_job_creation": True, "host": "", "x_disable_meta": True, "x_disable_stats": True, "x_disable_machine_info": True,
             "x_save_requirements": False, "init_timeout": 20.0, "finish_timeout": 120.0, "finish_timeout_raises": True,
+            "program": "attnlab.train", "symlink": False,
         }  # fmt: skip
         # Names that start with x_ are not W&B's public interface: one that a release drops must not stop the logging.
         settings = wandb.Settings(**{name: value for name, value in wanted.items() if name in wandb.Settings.model_fields})
-        return wandb.init(
-            project=self.project,
-            entity=self.entity,
-            mode=mode,
-            dir=str(folder),
-            # Not for offline files: sent later, the newest must replace what an earlier one left on the server.
-            resume="allow" if resumed and mode != "offline" else None,
-            reinit="create_new",
-            settings=settings,
-            **about,
-        )
+        with _without_launch():
+            return wandb.init(
+                project=self.project,
+                entity=self.entity,
+                mode=mode,
+                dir=str(self._folder),
+                # Offline it would shift the steps of what is sent later.
+                resume="allow" if mode == "online" else None,
+                reinit="create_new",
+                settings=settings,
+                **about,
+            )
 
     def _forget(self) -> None:
         """A start that failed holds its id until W&B's helper process ends."""
@@ -159,7 +223,8 @@ class WandbLogger:
     def _read(self, run: Any) -> None:
         self._sync = f"wandb sync {shlex.quote(str(run.settings.sync_dir))}"
         self.hint = self._sync if run.offline else f"W&B: {run.url}"
-        self._first = int(run.step)
+        if not run.offline:
+            self._first = int(run.step)
         run.define_metric("epoch", hidden=True)
 
     def _finish(self, run: Any, failed: bool) -> bool:
@@ -173,12 +238,38 @@ class WandbLogger:
             self._defined.add(key)
         if step >= self._first:
             self._run.log(dict(row), step=step, commit=True)
+        self._reached = max(self._reached, step)
+        self._supersede()
 
     def _after(self, key: str, value: Callable[[Any], Any]) -> None:
-        """One step after the last epoch gathers all pictures and histograms."""
+        """One step after the last epoch gathers all pictures, tables and histograms."""
         import wandb
 
-        self._run.log({key: value(wandb), "epoch": max(self._step, 0)}, step=max(self._step + 1, self._first), commit=False)
+        self._reached = max(self._step + 1, self._first)
+        self._run.log({key: value(wandb), "epoch": max(self._step, 0)}, step=self._reached, commit=False)
+
+    def _table(self, key: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+        import wandb
+
+        table = wandb.Table(columns=list(columns), data=[[_cell(value) for value in row] for row in rows])
+        # W&B would make an artifact of its own of it, whose files lie in the user's home.
+        self._store(f"{key}-{self._run.id}", {key: table}, kind="run_table")
+        table.bind_to_run(self._run, key, max(self._step + 1, self._first))
+        self._after(key, lambda _: table)
+
+    def _store(self, name: str, tables: Mapping[str, Any], *, kind: str) -> None:
+        """An artifact of wandb.Tables. Its files lie beside the run until they are sent, and go with it: by paths as relative as the
+        run's folder is."""
+        import wandb
+
+        with _environment("WANDB_DATA_DIR", str((self._folder / "wandb" / "data").absolute())):
+            artifact = wandb.Artifact(re.sub(r"[^\w.-]+", "_", name, flags=re.ASCII)[-128:], type=kind)
+            for key, table in tables.items():
+                artifact.add(table, key)
+            if not self._folder.is_absolute():
+                for entry in artifact.manifest.entries.values():
+                    entry.local_path = entry.local_path and os.path.relpath(entry.local_path)
+            self._run.log_artifact(artifact)
 
     def _bins(self, key: str, values: Any) -> None:
         import numpy as np
@@ -207,6 +298,43 @@ class WandbLogger:
     def _warn(self, message: str) -> None:
         log.log(logging.DEBUG if self._warned else logging.WARNING, message)
         self._warned = True
+
+
+def _cell(value: Any) -> Any:
+    import wandb
+
+    return wandb.Image(value) if hasattr(value, "shape") and len(value.shape) == 3 else value
+
+
+@contextlib.contextmanager
+def _environment(name: str, value: str) -> Iterator[None]:
+    before = os.environ.get(name)
+    os.environ[name] = value
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[name]
+        else:
+            os.environ[name] = before
+
+
+@contextlib.contextmanager
+def _without_launch() -> Iterator[None]:
+    """At the start of a run W&B looks for inputs that its Launch has staged. For that it imports all of its API, a second of CPU where
+    torch is loaded; nothing can have been staged by a module that nobody imported."""
+    from wandb.sdk.wandb_run import Run
+
+    name = "_detect_and_apply_job_inputs"
+    look = getattr(Run, name, None)
+    if look is None or "wandb.sdk.launch" in sys.modules:
+        yield
+        return
+    setattr(Run, name, lambda run: None)
+    try:
+        yield
+    finally:
+        setattr(Run, name, look)
 
 
 def has_credentials() -> bool:

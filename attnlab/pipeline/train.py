@@ -18,6 +18,7 @@ from attnlab.evaluation.runner import ResultWriter, run_evaluators
 from attnlab.evaluation.trained import Trained
 from attnlab.pipeline.factory import make_data, make_evaluators, make_explainers, make_heads, make_learner, make_settings
 from attnlab.pipeline.fit import fit
+from attnlab.pipeline.mirror import about, in_a_sweep, show
 from attnlab.pipeline.teacher import make_teacher
 from attnlab.records import images
 from attnlab.records.about import clock
@@ -80,7 +81,8 @@ class Run:
                 self.writer.stage("fit", self.fit)
             run_evaluators(self.trained, self.evaluators, self.writer)
             self.writer.finish()
-            self.mirror()
+            if self.logger:
+                show(self.logger, self.trained, self.result["metrics"])
             self.writer.save()
         except KeyboardInterrupt:
             self.end(INTERRUPTED)
@@ -99,7 +101,7 @@ class Run:
         whole = clock(self.result["finished"] - self.result["started"])
         log.info("%s: finished: training %s of %s", self.record.run_id, clock(self.result["seconds"]), whole)
         if self.logger and self.logger.hint:
-            log.info("%s", self.logger.hint)
+            log.log(logging.DEBUG if in_a_sweep() else logging.INFO, "%s", self.logger.hint)
         return report(self.record, self.result, self.plan)
 
     def end(self, status: str) -> None:
@@ -128,15 +130,7 @@ class Run:
         self.learner.images = {split: digest for split, digest in self.result["data"]["digests"].items() if split in ("train", "val")}
         self.logger = build(self.plan.full["logger"], allow=self.plan.allow, where="logger") or None
         if self.logger:
-            self.logger.open(
-                folder=self.folder,
-                run_id=self.record.run_id,
-                name=self.record.run_id,
-                config=self.plan.full,
-                group=self.plan.label.removesuffix(f"-s{self.plan.full['seed']}"),
-                tags=[*self.plan.full["attention"], *self.plan.full["regularizer"]],
-                resumed=self.record.checkpoint_path.exists(),
-            )
+            self.logger.open(**about(self.plan, self.record, self.result))
 
     def fit(self) -> None:
         checkpoint = self.checkpoint() or self.trained_elsewhere()
@@ -225,17 +219,6 @@ class Run:
         if self.logger:
             (*_, last) = from_one(history)
             self.logger.log(last, step=int(last["epoch"]))
-
-    def mirror(self) -> None:
-        """Hand the logger what the record holds."""
-        if not self.logger:
-            return
-        self.logger.summary(self.result["metrics"])
-        for head, sets in self.trained.scores.items():
-            for name, scores in sets.items():
-                self.logger.histogram(f"ood/{head}/{name}", scores)
-        for path in sorted((self.folder / "figures").glob("*.png")):
-            self.logger.figure(f"figures/{path.stem}", path)
 
 
 def check_images(checkpoint: Mapping[str, Any], present: Mapping[str, str], *, path: Path) -> None:

@@ -9,6 +9,7 @@ outputs/runs/digits-resnet18-rect-s0-3fa9c1d2/
 
 import contextlib
 import csv
+import glob
 import io
 import json
 import logging
@@ -152,6 +153,11 @@ class Record:
         target = free_name(self.folder.with_name(f"{self.run_id}.old"))
         os.replace(self.folder, target)
         return target
+
+    @property
+    def times_kept(self) -> int:
+        """How many runs of this address were moved out of the way of one made afresh."""
+        return sum(path.is_dir() for path in self.folder.parent.glob(f"{glob.escape(self.run_id)}.old*"))
 
     def check_links(self) -> None:
         """ValueError where a folder inside a run's, that is written to, is a link: with a run of somebody else it comes along, and may lead

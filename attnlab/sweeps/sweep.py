@@ -16,8 +16,9 @@ from attnlab.config.build import build
 from attnlab.config.compose import hydra_version, loosen, typed
 from attnlab.config.plan import Plan
 from attnlab.config.signatures import complete
-from attnlab.config.targets import config_dir
+from attnlab.config.targets import config_dir, locate
 from attnlab.records.grouping import HEADS, rows_of
+from attnlab.records.lookup import record_of
 from attnlab.sweeps import local, submitted, workers
 from attnlab.sweeps.guard import Guard
 from attnlab.sweeps.journal import DONE, FAILED, INTERRUPTED, RESUMED, SKIPPED, Job
@@ -84,6 +85,8 @@ class Sweep:
         log.info("sweep of %d jobs, %d:%02d: %s", len(self.jobs), seconds // 60, seconds % 60, ", ".join(shown))
         for line in self.by_what_was_swept():
             log.info("  %s", line)
+        for line in self.hints():
+            log.info("%s", line)
         common = set.intersection(*(set(job.overrides) for job in self.jobs)) if len(self.jobs) > 1 else set()
         groups: dict[tuple[str, str], list[Job]] = {}
         for job in self.jobs:
@@ -109,6 +112,17 @@ class Sweep:
         shown = aligned([*rows_by, metric, *HEADS[1:]], [row.cells for row in rows[:MOST_ROWS]], right=(metric, *HEADS[1:]))
         hidden = len(rows) - MOST_ROWS
         return [*shown, *([f"and {hidden} more: python -m attnlab.runs by={','.join(rows_by)}"] if hidden > 0 else [])]
+
+    def hints(self) -> list[str]:
+        """What the jobs' loggers say is to be done now: a line a kind of logger."""
+        folders: dict[Any, list[Path]] = {}
+        for job in self.jobs:
+            target = job.plan.full["logger"].get("_target_") if job.plan else None
+            if target:
+                kind = locate(target, allow=job.plan.allow, where="logger")
+                folders.setdefault(kind, []).append(Path(shorten(record_of(job.plan).folder)))
+        told = [kind.sweep_hint(found) for kind, found in folders.items() if hasattr(kind, "sweep_hint")]
+        return [line for line in told if line]
 
 
 def shorten(path: str | Path) -> str:

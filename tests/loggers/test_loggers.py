@@ -1,11 +1,13 @@
 """The loggers: what lands in W&B's offline file and in TensorBoard's event files, and that a broken W&B never stops a run."""
 
 import inspect
+import json
 import logging
 import math
 import os
 import shlex
 import socket
+import subprocess
 import sys
 from pathlib import Path
 
@@ -13,9 +15,11 @@ import numpy as np
 import pytest
 import torch
 from omegaconf import OmegaConf
+from PIL import Image
 
 from attnlab.loggers.tensorboard import TensorboardLogger
 from attnlab.loggers.wandb import WandbLogger, direction, has_credentials
+from attnlab.loggers.wandb_log import last_step
 from tests import ROOT
 from tests.loggers.wandb_file import OfflineFile
 
@@ -46,8 +50,6 @@ def about(**other):
 
 
 def picture(path="picture.png") -> Path:
-    from PIL import Image
-
     Image.new("RGB", (6, 4), (200, 30, 30)).save(path)
     return Path(path)
 
@@ -121,20 +123,107 @@ def test_wandb_file_tells_nothing_of_the_machine(tmp_path):
 def test_wandb_failed_run_and_resumed_run():
     logger = WandbLogger(group="mine")
     logger.open(**about())
-    logger.log(ROWS[0], step=0)
+    for row in ROWS[:2]:
+        logger.log(row, step=row["epoch"])
     logger.close(failed=True)
     (first,) = offline_files()
     file = OfflineFile(first)
     assert file.exit_code == 1 and file.run.run_group == "mine"
 
-    again = WandbLogger()  # later, in another folder name: W&B's has the second in it
-    write_run(again, resumed=True, folder=Path("runs"))
+    again = WandbLogger()
+    again.open(**about(resumed=True))
+    again.log(ROWS[0], step=0)
+    assert first.exists()  # until all that it holds is in the second
+    write_run(again, resumed=True)
     again.log({"epoch": 1, "val/acc": 0.0}, step=1)  # a step it has: not written twice
     again.close(failed=False)
-    (second,) = offline_files("runs")
+    (second,) = offline_files()
     file = OfflineFile(second)
     assert file.run.run_id == "3fa9c1d2"
     assert [file.history[e]["val/acc"] for e in range(3)] == [0.5, 0.8, 0.7]
+    assert again.hint == f"wandb sync '{second.parent}'"
+    aside = Path("runs/one run/wandb/superseded")
+    assert last_step(aside / first.parent.name / first.name) == 1 and len(list(aside.iterdir())) == 2  # nothing is deleted
+
+
+def test_a_resumed_run_leaves_out_what_was_sent():
+    """Sent after a kill, then gone on: W&B appends the second file to the first."""
+    for rows in (ROWS[:2], ROWS):
+        logger = WandbLogger()
+        logger.open(**about(resumed=rows is ROWS))
+        for row in rows:
+            logger.log(row, step=row["epoch"])
+        logger.close(failed=False)
+        *_, path = offline_files()
+        path.with_name(path.name + ".synced").touch()
+    first, second = (OfflineFile(path) for path in offline_files())
+    assert (list(first.history), list(second.history)) == ([0, 1], [2])
+
+
+def test_a_file_cut_short_is_read_as_far_as_it_goes():
+    logger = WandbLogger()
+    write_run(logger)
+    logger.close(failed=True)
+    (path,) = offline_files()
+    whole = path.read_bytes()
+    steps = set()
+    for size in (*range(0, len(whole), 97), len(whole)):
+        path.write_bytes(whole[:size])
+        steps.add(last_step(path))
+    assert steps == {-1, 0, 1, 2, 3}
+
+
+def test_pictures_are_bounded(caplog):
+    logger = WandbLogger(pictures=2)
+    logger.open(**about())
+    with caplog.at_level("INFO", logger="attnlab"):
+        for i in range(5):
+            logger.figure(f"figures/{i}", picture())
+        logger.close(failed=False)
+    (row,) = OfflineFile(offline_files()[0]).history.values()
+    assert {key.split("/")[1] for key in row if key.startswith("figures/")} == {"0", "1"}
+    assert "2 of 5 pictures (logger.pictures=2)" in caplog.text
+
+
+def test_a_table_holds_text_numbers_and_pictures():
+    pixels = np.arange(48, dtype=np.uint8).reshape(4, 4, 3)
+    logger = WandbLogger()
+    logger.open(**about())
+    logger.table("predictions", ["image", "label", "ood/msp"], [[pixels, "cat", 0.5], [pixels + 1, "dog", None]])
+    logger.close(failed=False)
+    (path,) = offline_files()
+    file = OfflineFile(path)
+    (artifact,) = file.artifacts
+    files = {entry.path: Path(entry.local_path) for entry in artifact.manifest.contents}
+    table = json.loads(files["predictions.table.json"].read_text())
+    assert table["columns"] == ["image", "label", "ood/msp"] and [row[1:] for row in table["data"]] == [["cat", 0.5], ["dog", None]]
+    for row, expected in zip(table["data"], (pixels, pixels + 1), strict=True):
+        assert np.array_equal(np.asarray(Image.open(files[row[0]["path"]])), expected)
+    assert all(str(path).startswith("runs/one run/wandb/data/") for path in files.values())  # go with the run, as its `wandb sync` line
+    assert file.history[0]["predictions/_type"] == "table-file"
+
+
+def test_the_line_after_a_sweep():
+    folders = [Path("runs") / name for name in ("one run", "two", "three")]
+    assert WandbLogger.sweep_hint(folders) is None
+    for folder in folders[:2]:
+        (folder / "wandb/offline-run-1-a").mkdir(parents=True)
+        (folder / "wandb/offline-run-1-a/run-a.wandb").touch()
+    assert WandbLogger.sweep_hint(folders) == "wandb sync runs/*/wandb"
+    (folders[1] / "wandb/offline-run-1-a/run-a.wandb.synced").touch()
+    assert WandbLogger.sweep_hint(folders) == "wandb sync 'runs/one run'/wandb"
+
+
+def test_starting_imports_no_api_of_wandb():
+    """Its docstrings are searched for one by one, a second of CPU."""
+    code = f"import sys; from pathlib import Path; sys.path.insert(0, {str(ROOT)!r}); from attnlab.loggers.wandb import WandbLogger\n"
+    code += "logger = WandbLogger(mode='offline'); logger.open(folder=Path('runs'), run_id='a', name='a', config={}, group='', tags=[],"
+    code += " resumed=False); logger.close(failed=False)\n"
+    code += "from wandb.sdk.wandb_run import Run\n"
+    code += "print([m for m in ('wandb.sdk.launch', 'wandb.apis.public') if m in sys.modules], logger.hint)\n"
+    code += "print(Run._detect_and_apply_job_inputs)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.startswith("[] wandb sync runs/wandb/offline-run-") and "lambda" not in done.stdout
 
 
 def test_wandb_two_runs_in_one_process():
@@ -249,7 +338,7 @@ def test_online_resume_sends_only_what_is_new(monkeypatch):
     assert [row[:2] for row in server.rows[:-1]] == [(2, True), (3, False), (3, False)] and server.rows[-1] == 1
     logger = WandbLogger()
     logger.open(**about())
-    assert asked[-1]["resume"] is None  # a run that starts afresh replaces the old numbers
+    assert asked[-1]["resume"] == "allow"  # W&B appends to an id that it has: nothing may go there twice
     logger.close(failed=False)
 
 
@@ -300,6 +389,9 @@ def test_bad_settings_say_what_is_right():
         WandbLogger(project="a/b")
     with pytest.raises(ValueError, match="64"):
         WandbLogger(tags=["x" * 65])
+    for kind in (WandbLogger, TensorboardLogger):
+        with pytest.raises(ValueError, match="pictures must be at least 0, got -1"):
+            kind(pictures=-1)
 
 
 def events(folder: Path):
@@ -311,11 +403,12 @@ def events(folder: Path):
 def test_tensorboard_holds_everything_and_resumes():
     pytest.importorskip("tensorboard")
     logger = TensorboardLogger()
-    logger.open(**about())
+    logger.open(**about(notes="python -m x"))
     logger.log({"epoch": 0, "val/acc": 0.1, "lr": None}, step=0)
     logger.log({"epoch": 1, "val/acc": 0.2}, step=1)
     logger.close(failed=True)
     write_run(logger, resumed=True)
+    logger.table("predictions", ["image", "label", "score"], [[np.zeros((2, 2, 3), np.uint8), "a|b", 0.25]])
     logger.close(failed=False)
     logger.close(failed=False)
     logger.log(ROWS[0], step=0)  # after the end: nothing
@@ -328,6 +421,9 @@ def test_tensorboard_holds_everything_and_resumes():
     assert stored.Histograms("scores/msp/mnist")[0].histogram_value.num == 3
     text = stored.Tensors("config/text_summary")[0].tensor_proto.string_val[0].decode()
     assert "run: digits-rect-s0" in text and "width: 16" in text
+    table = stored.Tensors("predictions/text_summary")[0].tensor_proto.string_val[0].decode()
+    assert table == "| label | score |\n| --- | --- |\n| a\\|b | 0.2500 |"
+    assert TensorboardLogger.sweep_hint([Path("runs/one run"), Path("runs/none")]) == "tensorboard --logdir 'runs/one run'"
 
 
 def test_tensorboard_missing(monkeypatch):
@@ -345,14 +441,12 @@ def test_configs_and_contract():
         config = OmegaConf.to_container(OmegaConf.load(folder / f"{name}.yaml"))
         assert config.pop("_target_") == f"{kind.__module__}.{kind.__qualname__}"
         assert isinstance(kind(**config), kind) and set(config) == set(inspect.signature(kind).parameters)
-    for method in ("open", "log", "figure", "histogram", "summary", "close"):
+    for method in ("open", "log", "figure", "table", "histogram", "summary", "close", "sweep_hint"):
         ours, theirs = (inspect.signature(getattr(kind, method)) for kind in (WandbLogger, TensorboardLogger))
         assert list(ours.parameters) == list(theirs.parameters)
 
 
 def test_importing_is_cheap():
-    import subprocess
-
     code = "import sys; import attnlab.loggers.wandb, attnlab.loggers.tensorboard, attnlab.figures\n"
     code += "print([m for m in ('wandb', 'tensorboard', 'matplotlib', 'torch', 'numpy') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)

@@ -1,32 +1,20 @@
-"""Reads an offline W&B file back."""
+"""An offline W&B file, gathered into what a run is."""
 
 import json
-import struct
 from pathlib import Path
+
+from attnlab.loggers.wandb_log import records_of
 
 
 class OfflineFile:
-    """W&B's transaction log (a LevelDB log: 32 KiB blocks of records with a 7-byte header), decoded."""
+    """config, history by step, summary, metrics, artifacts and exit code of a .wandb file."""
 
     def __init__(self, path: Path) -> None:
-        from wandb.proto import wandb_internal_pb2
-
-        self.bytes = path.read_bytes()
+        self.path, self.bytes = path, path.read_bytes()
         assert self.bytes[:4] == b":W&B"
-        self.config, self.history, self.summary, self.metrics, self.exit_code = {}, {}, {}, {}, None
-        position, payload = 7, b""
-        while position + 7 <= len(self.bytes):
-            if (left := 32768 - position % 32768) < 7:
-                position += left
-                continue
-            _, size, kind = struct.unpack("<IHB", self.bytes[position : position + 7])
-            payload += self.bytes[position + 7 : position + 7 + size]
-            position += 7 + size
-            if kind in (1, 4):  # whole, or the last part
-                record = wandb_internal_pb2.Record()
-                record.ParseFromString(payload)
-                payload = b""
-                self.take(record)
+        self.config, self.history, self.summary, self.metrics, self.artifacts, self.exit_code = {}, {}, {}, {}, [], None
+        for record in records_of(path):
+            self.take(record)
 
     def take(self, record) -> None:
         kind = record.WhichOneof("record_type")
@@ -40,5 +28,7 @@ class OfflineFile:
             self.summary |= {"/".join(item.nested_key) or item.key: json.loads(item.value_json) for item in record.summary.update}
         elif kind == "metric":
             self.metrics[record.metric.name] = record.metric
+        elif kind == "artifact":
+            self.artifacts.append(record.artifact)
         elif kind == "exit":
             self.exit_code = record.exit.exit_code

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from attnlab.tables.model import Metric
+from attnlab.tables.spec import read_spec
 from attnlab.tables.views import wandb as wandb_review
 from attnlab.tables.views.wandb import components, group, identity, log_table, slug
 from tests import ROOT
@@ -21,16 +22,7 @@ from tests.tables.test_html import outputs, table  # noqa: F401  fixtures
 
 
 class File(OfflineFile):
-    """With the artifacts."""
-
-    def __init__(self, path: Path) -> None:
-        self.artifacts, self.path = [], path
-        super().__init__(path)
-
-    def take(self, record) -> None:
-        super().take(record)
-        if record.WhichOneof("record_type") == "artifact":
-            self.artifacts.append(record.artifact)
+    """With the files of the run."""
 
     def media(self, key: str) -> bytes:
         """The file of a picture or a table, in the offline run's folder."""
@@ -58,7 +50,7 @@ def enrich(table, outputs):  # noqa: F811
 def test_offline_files_hold_the_table(table, outputs):  # noqa: F811
     enrich(table, outputs)
     hint = log_table(table, outputs=outputs, project="bench", mode="offline")
-    assert hint == f"wandb sync '{outputs}/tables/smoke/wandb'/offline-run-*"
+    assert hint == f"wandb sync '{outputs}/tables/smoke'/wandb"
     found = files(outputs)
     seeds = [file for file in found.values() if file.run.job_type == "seed"]
     (whole,) = [file for file in found.values() if file.run.job_type == "table"]
@@ -115,7 +107,8 @@ def test_seeds_are_grouped_by_cell_and_tagged(table, outputs):  # noqa: F811
         ):
             assert {"smoke", "rect", "cutout", "LargeMargin"} == set(file.run.tags)
             assert (file.config["table_name"], file.config["table_row"], file.config["table_column"]) == ("smoke", cell.row, cell.column)
-            assert file.config["run_id"] == run.run_id and file.config["trainer"] == {"max_epochs": 9}
+            assert file.config["run_id"] == run.run_id and file.config["config"]["trainer"] == {"max_epochs": 9}
+            assert (file.config["attention"], file.config["regularizer"]) == ("rect", "cutout")
             assert [file.history[epoch]["val/acc"] for epoch in (1, 2, 3)] == [0.0, 0.09, 0.18]
             assert file.summary["table/value"] == run.value and file.metrics["table/value"].summary.max
             assert file.summary["test/acc"] == run.value / 100 and file.metrics["test/nll"].summary.min
@@ -200,7 +193,7 @@ def script():
 def told(script, table) -> dict:  # noqa: F811
     return script.describe(
         name=table.name, title=table.title, paper=table.paper, rows=table.rows, columns=table.columns, metric=table.metric,
-        baseline=table.baseline, project="bench", entity="team",
+        baseline=table.baseline, validated=table.columns[:1], project="bench", entity="team",
     )  # fmt: skip
 
 
@@ -239,12 +232,40 @@ def test_dry_run_needs_neither_package_nor_network():
         "Attention and scores",
     ]
     assert plan["report"]["table"] == "table/matrix"
+    curves = [panel["y"] for section in plan["workspace"]["sections"] for panel in section["panels"] if panel["panel"] == "lines"]
+    assert curves == [["train/acc"], ["train/loss"]]  # its runs have no validation images
+
+
+def test_validation_curves_where_there_are_validation_images(script, table):  # noqa: F811
+    plan = told(script, table)
+    first, second, _ = plan["report"]["sections"]
+    shown = [[panel["y"] for panel in one["panels"] if panel["panel"] == "lines"] for one in (first, second)]
+    assert shown == [[["train/acc", "val/acc"], ["train/loss", "val/nll"]], [["train/acc"], ["train/loss"]]]
+    spec = read_spec("smoke")
+    held_out = dataclasses.replace(spec.columns[1], overrides=("data.val=0.2", *spec.columns[1].overrides))
+    spec = dataclasses.replace(spec, columns=(spec.columns[0], held_out))
+    assert script.validated_columns(spec) == {held_out.label}
+
+
+def test_the_workspace_of_a_sweep(script):
+    plan = json.loads(script.main(["by=attention,model.width", "metric=test/nll", "--dry-run"]))
+    workspace = plan.pop("workspace")
+    assert not plan and workspace["group_by"] == ["attention", "model_width"] and workspace["runs"] == {"JobType": "train"}
+    first = workspace["sections"][0]["panels"]
+    assert [panel["group_by"] for panel in first] == ["attention", "model_width"] and "lower is better" in first[0]["title"]
+    assert "val/acc" not in json.dumps(workspace) and "val/acc" in script.main(["by=seed", "metric=val/acc", "--dry-run"])
+
+
+def test_help(script):
+    for word in ("--help", "-h"):
+        assert script.main([word]).startswith("python scripts/wandb_workspace.py table=NAME|by=KEYS")
 
 
 def test_mistakes_are_one_line(script, monkeypatch):
     monkeypatch.setitem(sys.modules, "wandb_workspaces", None)
     for words, said in (
-        ([], "table=NAME is missing"), (["tabel=smoke"], "tabel=smoke: not understood"), (["table=smoke"], "pip install wandb-workspaces"),
+        ([], "give one of table=NAME and by=KEYS"),
+        (["tabel=smoke"], "tabel=smoke: not understood"), (["table=smoke"], "pip install wandb-workspaces"),
         (["table=smok"], "smoke"),
     ):  # fmt: skip
         with pytest.raises(ValueError, match=said) as error:
@@ -261,6 +282,8 @@ def test_a_mistake_at_the_command_line_is_one_line():
 @pytest.mark.filterwarnings("ignore")  # the package's own
 def test_the_package_takes_the_plan(script, table):  # noqa: F811
     pytest.importorskip("wandb_workspaces")
+    (sweep,) = script.create(script.describe_sweep(["attention", "model.width"], metric="test/acc", project="bench", entity="team"))
+    assert sweep._to_model() and sweep.sections[0].name == "What was swept"
     workspace, report = script.create(told(script, table))
     assert [section.name for section in workspace.sections] == ["Table", "Rows against columns", "Learning", "Attention and scores"]
     assert workspace._to_model() and report.project == "bench" and len(report.blocks) == 2 + 2 * (len(table.columns) + 1)

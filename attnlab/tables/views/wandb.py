@@ -6,23 +6,23 @@ One W&B run of job_type `table` holds the table (as W&B Tables, which are artifa
 with its direction, and an attention overlay and the score histograms a cell. Beside it every finished seed of every cell is a W&B run of
 job_type `seed` in the group `NAME: ROW | COLUMN`, tagged with its components, made from the record; a run that two cells share is
 there twice, once in each group. All of them carry `table_name`, `table_row` and `table_column` in their config: what a workspace groups by
-(scripts/wandb_workspace.py). Logged again, the same ids are written anew.
+(scripts/wandb_workspace.py). Logged again, the same ids go on, by what W&B does not have yet.
 """
 
-import contextlib
 import hashlib
 import logging
-import os
 import re
-import shlex
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 from attnlab.config.result import read_result
+from attnlab.loggers.flat import flat_config
 from attnlab.loggers.wandb import WandbLogger
+from attnlab.loggers.wandb_log import sync_command
 from attnlab.records.pictures import pictures_of
+from attnlab.records.query import StoredRun
 from attnlab.records.record import read_history
 from attnlab.tables.model import Cell, RunOfCell, Table
 from attnlab.tables.views.html.labels import number
@@ -32,39 +32,27 @@ log = logging.getLogger("attnlab")
 TABLE_ROW = "(table)"  # what the table's own run has instead of a row and a column
 VALUE = "table/value"  # a seed's value of the table's metric, as shown
 CELLS, SEEDS, MATRIX = "table/cells", "table/seeds", "table/matrix"
+PICTURES = 200  # of all cells together, at most
 
 
 class Review(WandbLogger):
-    """A W&B run of a given job_type that can also hold tables and numbers with a stated direction."""
-
-    def __init__(self, *, job_type: str, project: str, entity: str | None, mode: Literal["auto", "online", "offline"]) -> None:
-        super().__init__(project=project, entity=entity, mode=mode)
-        self.job_type = job_type
-
-    def table(self, key: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
-        if self._run is not None:
-            self._try("table", self._after, key, lambda wandb: wandb.Table(columns=list(columns), data=[list(row) for row in rows]))
+    """A W&B run that can also hold versioned tables and numbers with a stated direction."""
 
     def artifact(self, name: str, tables: Mapping[str, tuple[Sequence[str], Sequence[Sequence[Any]]]]) -> None:
         """Tables under names of their own, versioned from one logging to the next."""
         if self._run is not None:
-            self._try("artifact", self._store, name, tables)
+            self._try("artifact", self._versioned, name, tables)
 
     def numbers(self, values: Mapping[str, float | None], way: Literal["max", "min"]) -> None:
         """Into the summary, all with one direction."""
         if self._run is not None:
             self._try("summary", self._directed, {key: value for key, value in values.items() if value is not None}, way)
 
-    def _start(self, folder: Path, mode: str, about: Mapping[str, Any], resumed: bool) -> Any:
-        return super()._start(folder, mode, {**about, "job_type": self.job_type}, resumed)
-
-    def _store(self, name: str, tables: Mapping[str, tuple[Sequence[str], Sequence[Sequence[Any]]]]) -> None:
+    def _versioned(self, name: str, tables: Mapping[str, tuple[Sequence[str], Sequence[Sequence[Any]]]]) -> None:
         import wandb
 
-        artifact = wandb.Artifact(name, type="table")
-        for key, (columns, rows) in tables.items():
-            artifact.add(wandb.Table(columns=list(columns), data=[list(row) for row in rows]), key)
-        self._run.log_artifact(artifact)
+        made = {key: wandb.Table(columns=list(columns), data=[list(row) for row in rows]) for key, (columns, rows) in tables.items()}
+        self._store(name, made, kind="table")
 
     def _directed(self, values: Mapping[str, float], way: str) -> None:
         for key in values:
@@ -88,14 +76,13 @@ def log_table(
     folder = Path(outputs) / "tables" / slug(table.name)
     folder.mkdir(parents=True, exist_ok=True)
     hint = None
-    with _staging(folder / "wandb" / "data"):
-        for cell, one in _finished(table) if seeds else ():
-            hint = _log_seed(table, cell, one, Review(job_type="seed", project=project, entity=entity, mode=mode), folder)
-            if hint and hint.startswith("wandb sync"):
-                mode = "offline"  # a network that failed once is not waited for again and again
-        hint = _log_whole(table, Review(job_type="table", project=project, entity=entity, mode=mode), folder)
+    for cell, one in _finished(table) if seeds else ():
+        hint = _log_seed(table, cell, one, Review(project=project, entity=entity, mode=mode), folder)
+        if hint and hint.startswith("wandb sync"):
+            mode = "offline"  # a network that failed once is not waited for again and again
+    hint = _log_whole(table, Review(project=project, entity=entity, mode=mode, pictures=PICTURES), folder)
     if hint and hint.startswith("wandb sync"):
-        hint = f"wandb sync {shlex.quote(str(folder / 'wandb'))}/offline-run-*"  # all of them, oldest first
+        hint = sync_command([folder])
     if hint:
         log.info("%s", hint)
     return hint
@@ -159,7 +146,10 @@ def _log_whole(table: Table, run: Review, folder: Path) -> str | None:
     }  # fmt: skip
     tags = ["table", table.name, *(["variant"] if table.variant else [])]
     name = f"table {table.name}" + (" (variant)" if table.variant else "")
-    run.open(folder=folder, run_id=identity(table), name=name, config=config, group=table.name, tags=tags, resumed=False)
+    run.open(
+        folder=folder, run_id=identity(table), name=name, config=config, group=table.name, tags=tags, resumed=False,
+        job_type="table", notes=table.command,
+    )  # fmt: skip
     whole = columns_of(table)
     for key, (columns, rows) in whole.items():
         run.table(key, columns, rows)
@@ -186,7 +176,8 @@ def _finished(table: Table) -> Iterator[tuple[Cell, RunOfCell]]:
 
 
 def _log_seed(table: Table, cell: Cell, one: RunOfCell, run: Review, folder: Path) -> str | None:
-    result = read_result(one.folder).result
+    found = read_result(one.folder)
+    result = found.result
     config = result.get("config") if isinstance(result.get("config"), dict) else {}
     metrics = result.get("metrics") if isinstance(result.get("metrics"), dict) else {}
     about = {"table_name": table.name, "table_row": cell.row, "table_column": cell.column, "run_id": one.run_id}
@@ -194,10 +185,12 @@ def _log_seed(table: Table, cell: Cell, one: RunOfCell, run: Review, folder: Pat
         folder=folder,
         run_id=f"{_hash(identity(table), cell.row, cell.column)}-s{one.seed}-{one.address}",
         name=f"{cell.row} | {cell.column} | seed {one.seed}",
-        config={**config, **about},
+        config={**flat_config(StoredRun(found)), **about},
         group=group(table, cell),
         tags=[table.name, *components(config)],
         resumed=False,
+        job_type="seed",
+        notes=str(result.get("command", "")),
     )
     for row in read_history(one.folder / "metrics.csv"):
         run.log(row, step=int(row["epoch"]))
@@ -231,17 +224,3 @@ def _pictures(cell: Cell) -> dict[str, Path]:
 
 def _hash(*words: str) -> str:
     return hashlib.sha256("\0".join(words).encode()).hexdigest()[:8]
-
-
-@contextlib.contextmanager
-def _staging(folder: Path) -> Iterator[None]:
-    """W&B keeps an artifact's files outside the offline run, by default in the user's home; here they lie beside it and go with it."""
-    before = os.environ.get("WANDB_DATA_DIR")
-    os.environ["WANDB_DATA_DIR"] = str(folder.absolute())
-    try:
-        yield
-    finally:
-        if before is None:
-            del os.environ["WANDB_DATA_DIR"]
-        else:
-            os.environ["WANDB_DATA_DIR"] = before

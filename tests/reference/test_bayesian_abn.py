@@ -23,8 +23,8 @@ def network(*, dropout: float = 0.5) -> Network:
         backbone.add_module(name, module)
     module = partial(AttentionBranch, blocks=1, width=4, dropout=dropout)
     made = Network(backbone, {"abn": {"at": "layer", "module": module}}, shape=(1, 6, 6), num_classes=3).double()
-    nn.init.normal_(made.backbone.fc.weight, std=2.0)
-    nn.init.normal_(branch_of(made).classify.weight, std=0.4)
+    nn.init.normal_(made.backbone.fc.weight, std=0.6)
+    nn.init.normal_(branch_of(made).classify.weight, std=1.0)
     return made.eval()
 
 

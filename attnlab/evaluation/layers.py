@@ -65,6 +65,8 @@ class Layers:
     num >= 2: test images, every class in proportion. Raises ValueError: num below 2; a network without activation modules.
     """
 
+    takes_label_sets = True
+
     def __init__(self, *, num: int = 500) -> None:
         if num < 2:
             raise ValueError(f"num must be at least 2 images, got {num}")

@@ -19,13 +19,15 @@ class SigmoidLoss(nn.Module):
     reduction: over the classes, "sum" as above, or "mean", which divides by K. probabilities: "softmax" takes p = softmax(z) in the place
     of s(z): with "mean" what the authors of manifold mixup train (arXiv 1806.05236, their code); logarithms end at -100, as torch's do.
     Predictions are argmax_k z_k. The metrics NLL and ECE take softmax(z), as for every loss here.
-    Labels are class numbers (B,) or probabilities (B, K) (mixup, cutmix). ValueError: an unknown option.
+    Labels are class numbers (B,), probabilities (B, K) (mixup, cutmix), or several classes an image, (B, K) of 0 and 1.
+    ValueError: an unknown option.
     Returns {"bce": scalar}, in fp32 or better.
     """
 
     soft_targets = True
     needs_fc = False
     takes_copies = False
+    takes_label_sets = True
 
     def __init__(
         self,

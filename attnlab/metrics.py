@@ -171,6 +171,38 @@ def classification_metrics(logits: Any, labels: Any) -> dict[str, float]:
     }
 
 
+def multilabel_metrics(logits: Any, targets: Any) -> dict[str, float]:
+    """Of networks that name several classes an image: logits (N, K) and targets (N, K), 0 or 1; a class is named where its logit is >= 0.
+
+    `acc`, share of images whose classes are named exactly; `map`, the mean over classes that occur of average precision (scikit-learn's:
+    no interpolation); `f1_macro`, mean F1 of the classes (of one that neither occurs nor is named: 0), and `f1_micro`, F1 of all decisions
+    together; `nll`, the binary cross-entropies summed over classes, mean over images, in nats; `ece`, of the decisions (15 bins; the
+    confidence of a decision is max(p, 1 - p)). Raises ValueError: shapes that disagree; targets that are not 0 or 1; NaN.
+    """
+    from sklearn.metrics import average_precision_score
+
+    z_NK, t_NK = _tensor(logits).double(), _tensor(targets).double()
+    if z_NK.ndim != 2 or z_NK.shape != t_NK.shape or not len(z_NK):
+        raise ValueError(f"logits and targets must be (N, K), N > 0, got {tuple(z_NK.shape)} and {tuple(t_NK.shape)}")
+    if not ((t_NK == 0) | (t_NK == 1)).all():
+        raise ValueError("targets must be 0 or 1")
+    if num_bad := int((~z_NK.isfinite()).any(1).sum()):
+        raise ValueError(f"logits of {num_bad} of {len(z_NK)} samples hold NaN or infinite values")
+    named_NK, there_NK = z_NK >= 0, t_NK > 0
+    hits_K, either_K = (named_NK & there_NK).sum(0).double(), named_NK.sum(0).double() + there_NK.sum(0)
+    occurring = there_NK.any(0).nonzero()[:, 0].tolist()
+    precisions = [float(average_precision_score(there_NK[:, k].numpy(), z_NK[:, k].numpy())) for k in occurring]
+    decisions = torch.stack([torch.zeros_like(z_NK), z_NK], 2).flatten(0, 1)
+    return {
+        "acc": float((named_NK == there_NK).all(1).double().mean()),
+        "map": sum(precisions) / len(precisions) if precisions else 0.0,
+        "f1_macro": float((2 * hits_K / either_K.clamp_min(1)).mean()),
+        "f1_micro": float(2 * hits_K.sum() / either_K.sum().clamp_min(1)),
+        "nll": float(torch.nn.functional.binary_cross_entropy_with_logits(z_NK, t_NK, reduction="none").sum(1).mean()),
+        "ece": ece(decisions, there_NK.flatten().long(), probs=False),
+    }
+
+
 def _by_confidence(logits: Any, labels: Any) -> tuple[Tensor, Tensor]:
     """Confidence (N,), descending, and error (N,), 0 or 1, of each sample; samples of equal confidence share their mean error."""
     logits_NK, labels_N = _classified(logits, labels)

@@ -4,6 +4,7 @@ python scripts/bench.py step-tax train components data ood startup --json FILE  
 python scripts/bench.py train compile packing limits                                 what one asks of a GPU
 python scripts/bench.py scale                                                        memory and time as the work grows
 python scripts/bench.py explain                                                      deletion and insertion, IG, SmoothGrad
+python scripts/bench.py costs --device cpu --json docs/costs.json                    what the catalogue says of costs
 python scripts/bench.py step-tax --quick                                             fewer rounds, a first look
 
 Each subcommand prints a short table last. `--data FOLDER` is a Parquet folder of real 32x32 images (CIFAR-10) for `data`; without it
@@ -19,7 +20,7 @@ from pathlib import Path
 
 from benches.common import Options, machine, show
 
-NAMES = ("step-tax", "train", "components", "data", "ood", "startup", "compile", "packing", "limits", "scale", "explain")
+NAMES = ("step-tax", "train", "components", "data", "ood", "startup", "compile", "packing", "limits", "scale", "explain", "costs")
 
 
 def main() -> None:

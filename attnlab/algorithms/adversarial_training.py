@@ -34,6 +34,8 @@ class AdversarialTraining(Supervised):
 
     eager = True
 
+    takes_label_sets = False
+
     def __init__(
         self,
         shape: tuple[int, ...],

@@ -50,6 +50,8 @@ class GLICO(Supervised):
     mirrored at random have one code all the same: G then gives their mean.
     """
 
+    takes_label_sets = False
+
     def __init__(
         self,
         shape: tuple[int, ...],

@@ -43,6 +43,8 @@ class JointEnsemble(Supervised):
     Differs from the authors' code in: the principal axes are of channel-first images; variances of all training images, in eval order.
     """
 
+    takes_label_sets = False
+
     def __init__(
         self,
         make_peer: "Callable[[], Network]",

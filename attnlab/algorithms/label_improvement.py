@@ -36,6 +36,8 @@ class LabelImprovement(Supervised):
     Differs from the authors' code in: every round starts from the weights of the first; no early end by accuracy on held-out noisy images.
     """
 
+    takes_label_sets = False
+
     def __init__(
         self,
         train_images: Callable[[torch.device], Iterable[tuple[Tensor, ...]]],

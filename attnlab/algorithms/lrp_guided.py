@@ -33,6 +33,8 @@ class LRPGuided(Supervised):
     have further rules, cannot be reached. Near-uniform predictions are weighted as strongly as certain ones, as w has no scale.
     """
 
+    takes_label_sets = False
+
     def __init__(
         self, shape: tuple[int, ...] = (3, 32, 32), num_classes: int = 2, *, at: str = "layer4", weight: float = 1.0, epsilon: float = 0.01
     ) -> None:

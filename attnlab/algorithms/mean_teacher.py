@@ -41,6 +41,8 @@ class MeanTeacher(Supervised):
 
     takes_unlabelled = True
 
+    takes_label_sets = False
+
     def __init__(
         self,
         steps_per_epoch: int = 1,

@@ -35,6 +35,8 @@ class MLTP(Supervised):
 
     eager = True
 
+    takes_label_sets = False
+
     def __init__(self, *, alpha: float | None = 0.01, beta: float = 1.0, second_order: bool = True) -> None:
         if not ((alpha or 0) >= 0 and beta >= 0):
             raise ValueError(f"alpha and beta must be 0 or more, got {alpha} and {beta}")

@@ -37,6 +37,8 @@ class OnManifold(Supervised):
 
     eager = True
 
+    takes_label_sets = False
+
     def __init__(
         self,
         shape: tuple[int, ...],

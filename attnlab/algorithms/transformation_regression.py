@@ -45,6 +45,8 @@ class TransformationRegression(Supervised):
 
     takes_unlabelled = True
 
+    takes_label_sets = False
+
     def __init__(self, shape: tuple[int, ...], dim: int, *, angle: float = 45.0, shift: float = 0.3, scale: float = 0.3) -> None:
         if not 0 <= angle < 180 or not 0 <= shift < 1 or not 0 <= scale < math.inf:
             raise ValueError(f"angle must be in [0, 180), shift in [0, 1) and scale 0 or more, got {angle}, {shift} and {scale}")

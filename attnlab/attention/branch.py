@@ -23,6 +23,7 @@ class AttentionBranch(nn.Module):
 
     shape: (C, H, W); x, y: (B, C, H, W). num_classes: K. blocks: residual blocks in the branch (the authors: as many as the next stage
     has). width: E, default 2 C as in the stage after. block: basic, or bottleneck (E / 4 inside), which the authors take from depth 44.
+    dropout: in [0, 1), of h before the branch's classifier, not of the map (for `callback=bayesian_abn`).
     Raises ValueError for a place without a map and for sizes below 1.
 
     Differs from the authors' CIFAR code in: the means run over the map whatever its size (theirs: 16 x 16).
@@ -37,6 +38,7 @@ class AttentionBranch(nn.Module):
         width: int | None = None,
         block: Literal["basic", "bottleneck"] = "basic",
         weight: float = 1.0,
+        dropout: float = 0.0,
     ):
         super().__init__()
         if len(shape) != 3:
@@ -52,12 +54,15 @@ class AttentionBranch(nn.Module):
             raise ValueError(f"width must be a multiple of {kind.expansion} with bottleneck blocks, got {width}")
         if not weight >= 0:
             raise ValueError(f"weight must be at least 0, got {weight}")
+        if not 0 <= dropout < 1:
+            raise ValueError(f"dropout must be in [0, 1), got {dropout}")
         self.weight = weight
         widths = [shape[0], *[width] * blocks]
         self.blocks = nn.Sequential(*(kind(before, width // kind.expansion, 1) for before in widths[:-1]))
         self.bn = nn.BatchNorm2d(width)
         self.evidence = nn.Conv2d(width, num_classes, 1, bias=False)
         self.evidence_bn = nn.BatchNorm2d(num_classes)
+        self.drop = nn.Dropout(dropout)
         self.classify = nn.Conv2d(num_classes, num_classes, 1, bias=False)
         self.attend = nn.Conv2d(num_classes, 1, 3, padding=1, bias=False)
         self.attend_bn = nn.BatchNorm2d(1)
@@ -70,7 +75,7 @@ class AttentionBranch(nn.Module):
 
     def forward(self, x_BCHW: Tensor, target: Tensor | None = None) -> Tensor:
         h_BKHW = F.relu(self.evidence_bn(self.evidence(self.bn(self.blocks(x_BCHW)))))
-        self.logits = self.classify(h_BKHW).mean((2, 3))
+        self.logits = self.classify(self.drop(h_BKHW)).mean((2, 3))
         self.map = self.attend_bn(self.attend(h_BKHW)).sigmoid()
         self.penalty = None if target is None else self.weight * auxiliary_cross_entropy(self.logits, target)
         return x_BCHW * (1 + self.map)

@@ -28,6 +28,8 @@ class MCDropout:
     Raises ValueError: passes below 1; a glob that matches nothing; no dropout in the network. Draws follow the evaluator's seed.
     """
 
+    one_label = True  # the mean is of softmaxes
+
     def __init__(self, *, passes: int = 20, at: Sequence[str] | None = None) -> None:
         if passes < 1:
             raise ValueError(f"passes must be at least 1, got {passes}")

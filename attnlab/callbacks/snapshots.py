@@ -29,6 +29,8 @@ class Snapshots:
     every = 1
     single = True
 
+    one_label = True  # the mean is of softmaxes
+
     def __init__(self, *, lengths: Sequence[float] = (1, 1, 1, 1, 1), members: int | None = None) -> None:
         cycle_ends(list(lengths), 1)
         if members is not None and members < 1:

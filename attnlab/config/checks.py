@@ -142,6 +142,8 @@ def _check_demands(full: Mapping[str, Any]) -> None:
     name = full["loss"]["_target_"].rpartition(".")[2]
     if full["data"].get("labels") is not None:
         _check_unlabelled(full, loss)
+    if getattr(locate(full["data"]["_target_"], allow=full["allow_targets"]), "several_labels", False):
+        _check_several_labels(full, loss)
     for group in having(placed=True):
         for key, entry in full[group].items():
             if entry.get("writes") and not getattr(loss, "soft_targets", False):
@@ -166,6 +168,32 @@ def _check_unlabelled(full: Mapping[str, Any], loss: Any) -> None:
             asked = inspect.signature(getattr(part, "forward", part)).parameters
             if "target" in (*entry.get("reads", []), *asked):
                 raise ConfigError(f"{found}, and {group}={key} reads every image's label; drop one of them")
+
+
+def _check_several_labels(full: Mapping[str, Any], loss: Any) -> None:
+    """Images of several classes: whoever is given labels must know what to do with sets of classes, and says so (`takes_label_sets`)."""
+    found = f"data {full['data']['_target_'].rpartition('.')[2]} has several classes an image"
+    if not getattr(loss, "takes_label_sets", False):
+        raise ConfigError(f"{found}, which loss {loss.__name__} cannot take; use loss=sigmoid")
+    for key in ("per_class", "imbalance", "label_noise", "labels"):
+        if full["data"].get(key) is not None:
+            raise ConfigError(f"{found}, and data.{key} is of sets with one; leave it null")
+
+    def refuse(words: str, node: Mapping[str, Any], *, remedy: str = "drop it") -> None:
+        part = locate(node["_target_"], allow=full["allow_targets"])
+        if not getattr(part, "takes_label_sets", False):
+            raise ConfigError(f"{found}, and {words} looks at one; {remedy}")
+
+    refuse(f"algorithm {full['algorithm']['_target_'].rpartition('.')[2]}", full["algorithm"], remedy="use algorithm=supervised")
+    for name, node in full["evaluator"].items():
+        refuse(f"evaluator={name}", node, remedy="use evaluator=[ood,figures]")
+    for group in (*having(placed=True), "distillation", "callback"):
+        for key, entry in full[group].items():
+            node = entry.get("module", entry.get("penalty", entry))
+            part = locate(node["_target_"], allow=full["allow_targets"])
+            asked = inspect.signature(getattr(part, "forward", part)).parameters
+            if "target" in (*entry.get("reads", []), *asked) or getattr(part, "one_label", False):
+                refuse(f"{group}={key}", node)
 
 
 def _check_distillation(full: Mapping[str, Any]) -> None:

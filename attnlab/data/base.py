@@ -23,6 +23,7 @@ from attnlab.data.moments import full_range, mean_std
 from attnlab.data.protocols import NoiseKind, balanced, flipped, long_tail, stratified_order
 from attnlab.data.stamp import stamp
 from attnlab.data.stream import StreamLoader
+from attnlab.data.task import OneLabel, SeveralLabels
 
 __all__ = ["FileSet", "ImageData", "ImageSet"]
 
@@ -55,6 +56,8 @@ class ImageData:
     """
 
     name: ClassVar[str]
+    several_labels: ClassVar[bool] = False  # an image has several classes: `task` is SeveralLabels
+    task: ClassVar[OneLabel | SeveralLabels] = OneLabel()  # what a label means, see `attnlab.data.task`
     NOT_IDENTITY: ClassVar[tuple[str, ...]] = ("resident", "num_workers", "root", "download")  # cannot change a run's numbers
     AFTER_TRAINING: ClassVar[tuple[str, ...]] = ("ood", "ood_root")  # cannot change the trained network
 
@@ -154,6 +157,11 @@ class ImageData:
     @property
     def num_classes(self) -> int:
         return len(self.classes)
+
+    @property
+    def num_labels(self) -> int:
+        """How many values a label may have."""
+        return self.num_classes
 
     def prepare(self) -> None:
         """Download, read and check everything the configuration names. Later calls raise nothing that is the user's to repair."""
@@ -293,11 +301,12 @@ class ImageData:
         if len(images) == 0:
             raise ValueError(f"{self.name}: the {split} split is empty")
         num_classes = len(images.classes if split == "train" else self.classes)
-        bad_N = (images.labels < 0) | (images.labels >= num_classes)
+        num_labels = self.num_labels if self.several_labels else num_classes
+        bad_N = (images.labels < 0) | (images.labels >= num_labels)
         if bad_N.any():
             row = int(bad_N.nonzero()[0, 0])
             place = images.where(row) if isinstance(images, FileSet) else f"{self.name}/{split} row {row}"
-            raise ValueError(f"{place}: label {int(images.labels[row])} is outside 0..{num_classes - 1} ({num_classes} classes)")
+            raise ValueError(f"{place}: label {int(images.labels[row])} is outside 0..{num_labels - 1} ({num_classes} classes)")
         if isinstance(images, ImageSet) and images.images.is_floating_point() and not images.images.isfinite().all():
             raise ValueError(f"{self.name}: the {split} split holds NaN or infinite values")
         if split != "train" and images.shape != self.shape:

@@ -10,6 +10,8 @@ class Localisation:
     Nothing is done for data without boxes, data that are no images, or networks without attention maps.
     """
 
+    takes_label_sets = True
+
     def run(self, trained: Trained) -> dict[str, float]:
         boxes = trained.data.split(TEST).boxes
         if boxes is None or len(trained.data.shape) != 3:

@@ -18,6 +18,8 @@ class Figures:
     pdf: True writes each as a .pdf, too, beside its .png.
     """
 
+    takes_label_sets = True
+
     def __init__(self, *, pdf: bool = False) -> None:
         self.pdf = pdf
 
@@ -28,16 +30,17 @@ class Figures:
         if trained.history:
             draw(figures.training_curves, trained.history, name="curves", kind="curves")
         logits, labels = trained.logits(TEST)
-        guessed = logits.argmax(1)
+        task = trained.data.task
+        right = task.right(logits, task.targets(labels))
         if trained.scores:
             auroc = {
                 head: {name: trained.metrics.get(f"ood/{head}/{name}/auroc") for name in sets} for head, sets in trained.scores.items()
             }
             draw(figures.score_histograms, trained.scores, name="ood_scores", kind="ood_scores", auroc=auroc)
-            draw(figures.consistency_curves, trained.scores, guessed == labels, name="consistency", kind="consistency")
-        draw(figures.reliability, logits, labels, name="reliability", kind="reliability")
+            draw(figures.consistency_curves, trained.scores, right, name="consistency", kind="consistency")
+        draw(figures.reliability, *task.decisions(logits, labels), name="reliability", kind="reliability")
         if len(trained.data.shape) == 3 and trained.maps:
-            self.attention(trained, guessed)
+            self.attention(trained, logits, right)
         return {}
 
     def draw(self, trained: Trained, figure: Callable, *values: Any, name: str, kind: str, **options: Any) -> None:
@@ -46,13 +49,15 @@ class Figures:
         if self.pdf:
             figure(*values, path=path.with_suffix(".pdf"), **options)
 
-    def attention(self, trained: Trained, guessed_N: torch.Tensor) -> None:
+    def attention(self, trained: Trained, logits_NK: torch.Tensor, right_N: torch.Tensor) -> None:
         from attnlab import figures
 
         test = trained.data.split(TEST)
-        classes = trained.data.classes
+        task, classes = trained.data.task, trained.data.classes
         chosen = torch.linspace(0, len(test) - 1, min(NUM_IMAGES, len(test))).round().long()
-        images = test.subset(chosen).in_memory()
+        images, right = test.subset(chosen).in_memory(), right_N[chosen].tolist()
+        pairs = zip(task.guesses(logits_NK[chosen], classes), task.names(images.labels, classes), right)
+        titles = [guess if correct else f"{guess}, is {label}" for guess, label, correct in pairs]
         for key, maps in trained.maps.items():
             self.draw(
                 trained,
@@ -63,9 +68,6 @@ class Figures:
                 kind="attention",
                 rectangles_N5=trained.rectangles[key][chosen] if key in trained.rectangles else None,
                 boxes_N4=images.boxes,
-                titles=[
-                    classes[guess] if guess == label else f"{classes[guess]}, is {classes[label]}"
-                    for guess, label in zip(guessed_N[chosen].tolist(), images.labels.tolist())
-                ],
-                correct=(images.labels == guessed_N[chosen]).tolist(),
+                titles=titles,
+                correct=right,
             )

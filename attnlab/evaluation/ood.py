@@ -14,6 +14,8 @@ class OOD:
     Nothing is done without heads or without sets. Raises Incomplete: what a head or a set cost; the other heads' metrics are kept.
     """
 
+    takes_label_sets = True
+
     def run(self, trained: Trained) -> dict[str, float]:
         heads, sets = trained.heads, trained.data.ood
         if not heads or not sets:

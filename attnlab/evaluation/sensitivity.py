@@ -28,6 +28,8 @@ class Sensitivity:
     Raises ValueError: sigma not above 0. The noise is drawn on the CPU from the run's seed. Moved images are not clipped to [0, 1].
     """
 
+    takes_label_sets = True
+
     def __init__(self, *, sigma: float = 0.1) -> None:
         if not 0 < sigma < float("inf"):
             raise ValueError(f"sigma must be above 0, got {sigma}")

@@ -23,6 +23,8 @@ class Units:
     few directions. num >= 2: images, every class in proportion. ValueError: num below 2; a network without activation modules.
     """
 
+    takes_label_sets = True
+
     def __init__(self, *, num: int = 1000) -> None:
         if num < 2:
             raise ValueError(f"num must be at least 2 images, got {num}")

@@ -13,7 +13,6 @@ log = logging.getLogger("attnlab")
 
 def dry_run(plan: Plan) -> None:
     """check=true: build everything, take two steps, test and score one batch. Nothing is written."""
-    from attnlab.metrics import classification_metrics
     from attnlab.ood.evaluate import evaluate_heads
     from attnlab.ood.extract import extract
     from attnlab.training.epoch import Batch
@@ -41,7 +40,7 @@ def dry_run(plan: Plan) -> None:
     with settings.autocast():
         test = list(itertools.islice(data.eval_loader("test", settings.device), 1))
         bank = extract(learner.network, test)
-        classification_metrics(bank.logits, bank.labels)
+        data.task.metrics(bank.logits.cpu(), bank.labels.cpu())
         log.info("test  ok  %d images", len(bank.labels))
         if heads and data.ood:
             foreign = {name: list(itertools.islice(data.eval_loader(name, settings.device), 1)) for name in data.ood}

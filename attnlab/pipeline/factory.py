@@ -106,6 +106,7 @@ def make_learner(
         teacher=teacher,
         seed=full["seed"],
         training=plan.training,
+        task=data.task,
     )
     if teacher and "teacher" not in learner.asks and not starts_from_teacher(full["init"], allow):
         raise ConfigError(f"teacher={full['teacher']}: nothing in this run follows it; add distillation=kd, or drop the teacher")

@@ -14,6 +14,7 @@ from attnlab.config.plan import Plan
 from attnlab.config.result import read_result
 from attnlab.config.targets import ConfigError
 from attnlab.data.loader import num_batches
+from attnlab.data.task import OneLabel
 from attnlab.pipeline.factory import make_learner
 from attnlab.records.checkpoint import inspect_checkpoint
 from attnlab.records.query import find_run, read_runs
@@ -55,6 +56,7 @@ class RecordedData:
     """What a network's making asks of a data set, from a record in the place of the images."""
 
     crop, flip, min_scale = 0, False, 0.0
+    task = OneLabel()  # nobody asks: there are no labels
 
     def __init__(self, described: dict[str, Any], node: dict[str, Any]) -> None:
         self.shape, self.classes = tuple(described["shape"]), list(described["classes"])

@@ -10,7 +10,7 @@ from torch import nn
 
 from attnlab.config.groups import having
 from attnlab.config.plan import Plan, outputs
-from attnlab.config.targets import ConfigError
+from attnlab.config.targets import ConfigError, locate
 from attnlab.data.base import ImageData
 from attnlab.ensemble import Ensemble, Renormalised
 from attnlab.evaluation.concatenation import Concatenation
@@ -123,6 +123,9 @@ class EnsembleReevaluation(Reevaluation):
             "trainer": {"precision": plan.full["trainer"].get("precision")},
             "join": None if join == "probabilities" else join,
         }
+        data = locate(plan.full["data"]["_target_"], allow=plan.allow)
+        if getattr(data, "several_labels", False):
+            raise ConfigError("data: has several classes an image, and an ensemble is the mean of softmaxes; give one run")
         self.kind = Concatenation if join == "features" else Ensemble
         plan = plan.changed(short=evaluated, label=label_of(members) + ("-cat" if join == "features" else ""))
         about = {"run_id": plan.run_id, "members": members, "command": command, "parameters": sum(run.stored["parameters"] for run in runs)}

@@ -207,12 +207,11 @@ class Run:
         return checkpoint
 
     def validate(self, network: nn.Module) -> dict[str, float]:
-        from attnlab.metrics import classification_metrics
         from attnlab.ood.extract import extract
 
         with self.settings.autocast():
             bank = extract(network, self.data.eval_loader("val", self.settings.device))
-        return {f"val/{name}": value for name, value in classification_metrics(bank.logits, bank.labels).items()}
+        return {f"val/{name}": value for name, value in self.data.task.metrics(bank.logits.cpu(), bank.labels.cpu()).items()}
 
     def on_row(self, row: dict[str, float], history: list[dict[str, float]]) -> None:
         self.record.write_history(history)

@@ -30,6 +30,8 @@ class CutMix(nn.Module):
     Differs from the official code in: nothing known; as there, half sides are rounded down, and lam is corrected to the exact pasted area.
     """
 
+    takes_label_sets = True
+
     def __init__(self, shape: tuple[int, ...], *, num_classes: int, alpha: float = 1.0, prob: float = 0.5):
         super().__init__()
         check_image_shape(shape, name="cutmix")

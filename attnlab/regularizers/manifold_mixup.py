@@ -54,6 +54,8 @@ class ManifoldMixup(nn.Module):
     cross-entropy). The blend and its labels are the code's; places of theirs: the images and the first two stages of a ResNet.
     """
 
+    takes_label_sets = True
+
     def __init__(self, shape: tuple[int, ...], *, num_classes: int, alpha: float = 2.0, places: OnePlace | None = None) -> None:
         super().__init__()
         if not alpha > 0:

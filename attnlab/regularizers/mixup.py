@@ -24,6 +24,8 @@ class Mixup(nn.Module):
     Differs from the paper in: nothing known; lam is rounded to x's dtype and the labels use the rounded one.
     """
 
+    takes_label_sets = True
+
     def __init__(self, shape: tuple[int, ...], *, num_classes: int, alpha: float = 1.0):
         super().__init__()
         if not alpha > 0:

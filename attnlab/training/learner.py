@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from attnlab.config.targets import ConfigError
+from attnlab.data.task import OneLabel, SeveralLabels
 from attnlab.network import Network, Output
 from attnlab.records.checkpoint import TERMS
 from attnlab.training.callback_list import CallbackList
@@ -27,6 +28,7 @@ class Learner(pl.LightningModule):
         algorithm: how a step is taken, see `attnlab.algorithms.supervised`. Its `peers`, modules that it trains beside the network, are
             the learner's too: moved, optimised and saved with it.
         callbacks: by name, called in order; see `attnlab.callbacks`. Lightning's own callbacks do not hear of steps.
+        task: what a label means, see `attnlab.data.task`; one class an image, if nothing is said.
         teacher: `teacher(batch) -> Output`, for the terms that ask for it; neither its parameters nor its state are the learner's.
 
     Every epoch's randomness is a function of (seed, epoch, rank), so a run continued at an epoch is the run that was never stopped.
@@ -49,6 +51,7 @@ class Learner(pl.LightningModule):
         teacher: Callable[[Batch], Output] | None = None,
         seed: int = 0,
         training: str = "",
+        task: OneLabel | SeveralLabels | None = None,
     ) -> None:
         super().__init__()
         self.automatic_optimization = False  # the step is ours, Lightning has the epochs, devices and checkpoints
@@ -64,6 +67,7 @@ class Learner(pl.LightningModule):
         self.teacher = teacher
         self.seed = seed
         self.training_address = training
+        self.task = task or OneLabel()
         self.settings = settings
         self.autocast = settings.autocast()
         self.scaler = settings.scaler()
@@ -153,7 +157,7 @@ class Learner(pl.LightningModule):
         values = [term.float() for term in terms.values()]
         values_T = torch.stack(values) if len(values) > 1 else values[0][None]
         total = values_T.sum() if len(values) > 1 else values[0]
-        correct = (out.logits.argmax(1) == batch.y).sum()
+        correct = self.task.right(out.logits, batch.y).sum()
         values_T = values_T.detach()
         statistics = self.network.statistics()
         if getattr(self.algorithm, "takes_unlabelled", False):
@@ -175,6 +179,7 @@ class Learner(pl.LightningModule):
     def step(self, batch: Batch, totals: EpochSums, *, backward: Callable[[Tensor], None] = Tensor.backward) -> None:
         """One optimisation step. Nothing here reads the device."""
         optimizer, scaler = self.optimizer, self.scaler
+        batch = batch._replace(y=self.task.targets(batch.y))
         factor = self.schedule(totals.steps)
         for group in optimizer.param_groups:
             group["lr"] = group["initial_lr"] * factor

@@ -16,8 +16,10 @@ from attnlab.backbones.cnn3 import cnn3
 from attnlab.backbones.densenet import densenet_bc
 from attnlab.backbones.iresnet import iresnet18, iresnet50
 from attnlab.backbones.mlp2d import mlp2d
+from attnlab.backbones.plainnet import plainnet
 from attnlab.backbones.preact_resnet import preresnet20, preresnet164
 from attnlab.backbones.resnet import resnet18, resnet34, resnet50
+from attnlab.backbones.small_cnn import cnn_lc, cnn_mc
 from attnlab.backbones.timm_model import timm_model
 from attnlab.backbones.vgg import vgg16, vgg_bn_drop, vgg_ltpa
 from attnlab.backbones.wide_resnet import wrn16_4, wrn28_10
@@ -36,6 +38,10 @@ CASES = {
     "densenet_bc_imagenet": (densenet_bc, (3, 32, 48), dict(depth=16, growth=4, stem="imagenet")),
     "preresnet20": (preresnet20, SMALL, dict(width=4, bottleneck=5)),
     "preresnet164": (preresnet164, (1, 8, 8), dict(width=4)),
+    "plainnet": (plainnet, SMALL, dict(width=4, depth=8, bottleneck=5)),
+    "plainnet_imagenet": (plainnet, (3, 32, 48), dict(width=4, depth=8, slope=0.0, stem="imagenet")),
+    "cnn_lc": (cnn_lc, (1, 16, 16), dict(width=4, bottleneck=5)),
+    "cnn_mc_imagenet": (cnn_mc, (3, 48, 32), dict(width=4, stem="imagenet")),
     "wrn28_10": (wrn28_10, (1, 16, 16), dict(width=16)),
     "wrn16_4": (wrn16_4, SMALL, dict(width=8, bottleneck=30)),
     "wrn16_4_imagenet": (wrn16_4, (3, 32, 32), dict(width=8, stem="imagenet")),

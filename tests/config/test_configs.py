@@ -37,6 +37,8 @@ NEEDS = {
     "explainer=fixed_edges": [*NARROW, "model.stem=edges"],
     "callback=best": [*NARROW, "data.val=0.2"],
     "callback=mc_dropout": [*NARROW, "regularizer=dropout"],
+    "data=multi_digits": [*NARROW, "loss=sigmoid", "evaluator=[ood]"],
+    "callback=bayesian_abn": [*NARROW, "regularizer=dropout", "attention=abn", "callback.bayesian_abn.passes=2"],
     "callback=early_stop": [*NARROW, "data.val=0.2"],
     "trainer=ddp": [*NARROW, "trainer.devices=1"],
 }

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from attnlab.regularizers.advanced_dropout import AdvancedDropout
+from tests.golden_numbers import golden
 
 
 def slow(module, x):
@@ -25,6 +26,26 @@ def slow(module, x):
         mean = 1 / (1 + math.exp(-mu / math.sqrt(1 + math.pi / 8 * sigma**2)))
         out.view(-1)[i] = x.flatten()[i] * mask / mean
     return out
+
+
+def test_equals_the_authors_code(monkeypatch: pytest.MonkeyPatch) -> None:
+    gold = golden("components", "advdrop_")
+    state = {key.removeprefix("p_"): value for key, value in gold.items() if key.startswith("p_")}
+    hidden, size = state["weight_h"].shape
+    module = AdvancedDropout((size,), reduction=size // hidden).double()
+    module.load_state_dict(state)
+    monkeypatch.setattr(torch, "randn_like", lambda x, **options: gold["eps"].to(options.get("dtype", x.dtype)))
+    x = gold["x"].requires_grad_()
+    y = module(x)
+    close = {"rtol": 1e-3, "atol": 1e-3}  # the authors write 3.14 for pi, in the divisor
+    torch.testing.assert_close(y, gold["y"], **close)
+    h = x.detach() @ state["weight_h"].T + state["bias_h"]
+    mu, raw = (torch.nn.functional.linear(h, state[f"weight_{name}"], state[f"bias_{name}"]) for name in ("mu", "sigma"))
+    torch.testing.assert_close(torch.stack([mu.mean(), torch.nn.functional.softplus(raw).mean()]), gold["mu_sigma"], rtol=1e-12, atol=0)
+    names, parameters = zip(*module.named_parameters())
+    grads = torch.autograd.grad((y * gold["gy"]).sum(), [x, *parameters])
+    for name, grad in zip(["gx", *(f"g_{name}" for name in names)], grads, strict=True):
+        torch.testing.assert_close(grad, gold[name], **close)
 
 
 @pytest.mark.parametrize("shape, reduction", [((32,), 16), ((4, 3, 3), 8), ((5,), 5), ((6,), 1)])

@@ -120,7 +120,9 @@ def test_rules() -> None:
     check_rules(lambda: AttentionBranch((4, 6, 6), num_classes=3), torch.randn(3, 4, 6, 6), torch.tensor([0, 1, 2]))
 
 
-@pytest.mark.parametrize("options", [{"blocks": 0}, {"block": "wide"}, {"weight": -1}, {"width": 6, "block": "bottleneck"}])
+@pytest.mark.parametrize(
+    "options", [{"blocks": 0}, {"block": "wide"}, {"weight": -1}, {"dropout": 1.0}, {"width": 6, "block": "bottleneck"}]
+)
 def test_refusals(options: dict) -> None:
     with pytest.raises(ValueError, match=next(iter(options))):
         AttentionBranch((4, 4, 4), num_classes=3, **options)

@@ -29,6 +29,13 @@ THROUGH_CAPTUM = ("kernel_shap", "lime")
 EXPLAINERS = {path.stem: OmegaConf.load(path)[path.stem] for path in sorted((CONFIGS / "explainer").glob("*.yaml")) if path.stem != "none"}
 
 
+def test_the_stored_network_says_what_is_stored() -> None:
+    stored = golden("explainers")
+    logits = small()(stored["x"]).logits.detach()
+    torch.testing.assert_close(logits, stored["logits"], rtol=1e-10, atol=1e-12)
+    assert torch.equal(logits.argmax(1), stored["pred"]) and (stored["target"] != stored["pred"]).any()
+
+
 def explainer(name: str, network: Network, x: Tensor):
     """Of its yaml, with few passes; fitted to the images where it has to be."""
     if name in THROUGH_CAPTUM:

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from attnlab.losses.cross_entropy import CrossEntropy
+from attnlab.losses.sigmoid import SigmoidLoss
 from attnlab.network import Network, Output
 from attnlab.regularizers.manifold_mixup import ManifoldMixup, OnePlace, blend
 from attnlab.regularizers.mixup import soft_labels
@@ -29,11 +30,21 @@ def network_of(*, alpha: float = 2.0) -> Network:
 def test_blend_and_labels_equal_the_authors_code() -> None:
     gold = golden("components", "mmix_")
     torch.testing.assert_close(blend(gold["h"], gold["perm"], gold["lam"]), gold["out"], rtol=1e-12, atol=1e-15)
-    soft = soft_labels(gold["y"], num_classes=5).double()
+    num_classes = gold["target"].shape[1]
+    soft = soft_labels(gold["y"], num_classes=num_classes).double()
     target = blend(soft, gold["perm"], gold["lam"])
     torch.testing.assert_close(target, gold["target"], rtol=1e-12, atol=1e-15)
-    loss = CrossEntropy(5, 1)(Output(gold["logits"], None, None), target)["ce"]
+    loss = CrossEntropy(num_classes, 1)(Output(gold["logits"], None, None), target)["ce"]
     torch.testing.assert_close(loss, gold["ce_loss"], rtol=1e-9, atol=0)
+
+
+def test_the_authors_loss_is_the_binary_one_of_softmax() -> None:
+    gold = golden("components", "mmix_")
+    logits = gold["logits"].requires_grad_()
+    loss = SigmoidLoss(logits.shape[1], 1, probabilities="softmax", reduction="mean")(Output(logits, None, None), gold["target"])["bce"]
+    torch.testing.assert_close(loss, gold["bce_loss"], rtol=1e-9, atol=0)
+    loss.backward()
+    torch.testing.assert_close(logits.grad, gold["bce_g"], rtol=1e-9, atol=1e-12)
 
 
 def test_one_place_mixes_in_every_pass_and_each_is_as_likely() -> None:

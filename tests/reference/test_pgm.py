@@ -26,6 +26,11 @@ def test_equals_the_authors_code() -> None:
     torch.testing.assert_close(logits, gold["logits"], rtol=1e-9, atol=1e-12)
     assert module.kept.item() == pytest.approx(gold["keep"].mean().item(), rel=1e-12)
     assert torch.equal(smallest(gold["x"], gold["keep"]), gold["mask"].bool())
+    q = nn.functional.linear(gold["x"], gold["fc_w"], gold["fc_b"]).softmax(1).gather(1, gold["y"][:, None])[:, 0]
+    torch.testing.assert_close(q, gold["q"], rtol=1e-9, atol=1e-12)
+    torch.testing.assert_close(1 - module.drop * q, gold["keep"], rtol=1e-9, atol=1e-12)
+    kept = gold["x"] * smallest(gold["x"], gold["keep"]) * (gold["scale"] / gold["keep"][:, None])
+    torch.testing.assert_close(kept, gold["feat_out"], rtol=1e-9, atol=1e-12)
     loss = nn.functional.cross_entropy(logits, gold["y"])
     assert loss.item() == pytest.approx(gold["loss"].item(), rel=1e-12)
     loss.backward()

@@ -28,8 +28,16 @@ def test_equals_the_authors_code(name: str) -> None:
     close(q.grad, STORED[f"{name}_gq_chw"])
 
 
+def test_the_authors_order_of_a_patch_is_another() -> None:
+    C = STORED["x"].shape[1]
+    order = torch.arange(9 * C).view(3, 3, C).permute(2, 0, 1).flatten()  # theirs: row, column, channel; unfold's: channel first
+    order = torch.cat([order, torch.tensor([9 * C])])
+    assert torch.equal(STORED["q_hwc"][:, order][:, :, order], STORED["q_chw"])
+
+
 def test_the_module_is_the_authors_with_their_padding() -> None:
-    module = QuadraticConv2d((2, 5, 5), host=nn.Conv2d(2, 3, 3, padding=1), form="full").double()
+    shape, out = tuple(STORED["x"].shape[1:]), len(STORED["q_chw"])
+    module = QuadraticConv2d(shape, host=nn.Conv2d(shape[0], out, 3, padding=1), form="full").double()
     module.q.data = STORED["q_chw"]
     close(module(STORED["x"]), STORED["same1_neg_y"])
     module.negate = False

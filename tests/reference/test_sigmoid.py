@@ -52,7 +52,7 @@ def test_half_precision_is_taken_to_fp32() -> None:
     assert value.dtype == torch.float32 and value.isfinite()
 
 
-@pytest.mark.parametrize("options", [{"reduction": "max"}])
+@pytest.mark.parametrize("options", [{"reduction": "max"}, {"probabilities": "max"}])
 def test_refusals(options: dict) -> None:
     with pytest.raises(ValueError, match=next(iter(options))):
         SigmoidLoss(3, 3, **options)

@@ -13,10 +13,11 @@ from tests.component_rules import check_rules, close
 from tests.golden_numbers import golden
 
 STORED = golden("components", "ssal_")
-AUX, GROUPS = [STORED[f"aux{i}"] for i in range(3)], [STORED[f"group{i}"] for i in range(3)]
+NUM = sum(key.startswith("gaux") for key in STORED)
+AUX, GROUPS = [STORED[f"aux{i}"] for i in range(NUM)], [STORED[f"group{i}"] for i in range(NUM)]
 
 
-@pytest.mark.parametrize(("weights", "key"), [([1.0, 1.0, 1.0], "loss_w1"), ([0.42, 0.59, 0.76], "loss_weighted")])
+@pytest.mark.parametrize(("weights", "key"), [([1.0] * NUM, "loss_w1"), (STORED["weights"].tolist(), "loss_weighted")])
 def test_losses_equal_the_authors_code(weights: list[float], key: str) -> None:
     logits, aux = STORED["logits"].clone().requires_grad_(), [a.clone().requires_grad_() for a in AUX]
     terms = [F.cross_entropy(logits, STORED["y"]), *(group_cross_entropy(a, STORED["y"], g) for a, g in zip(aux, GROUPS))]
@@ -26,7 +27,7 @@ def test_losses_equal_the_authors_code(weights: list[float], key: str) -> None:
     if key == "loss_w1":
         loss.backward()
         close(logits.grad, STORED["glogits"])
-        for i in range(3):
+        for i in range(NUM):
             close(aux[i].grad, STORED[f"gaux{i}"])
 
 
@@ -37,7 +38,7 @@ def test_joint_prediction_equals_the_authors_code(exponent: float, key: str) -> 
 
 @pytest.mark.parametrize(("together", "key"), [("similar", "grouping_similar"), ("different", "grouping_split")])
 def test_grouping_equals_the_authors_code(together: str, key: str) -> None:
-    assert group_classes(STORED["confusion"].numpy(), 4, put_together=together) == STORED[key].tolist()
+    assert group_classes(STORED["confusion"].numpy(), int(STORED["grouping_n"]), put_together=together) == STORED[key].tolist()
 
 
 def test_grouping_finds_planted_groups() -> None:
@@ -60,10 +61,11 @@ def test_every_group_has_members_and_none_too_many(num_classes: int, data) -> No
 
 def test_uniform_branches_change_no_prediction_and_groups_of_one_make_a_product_of_experts() -> None:
     logits = STORED["logits"]
-    flat = joint_log_probabilities(logits, [torch.zeros(9, 3).double()], [torch.tensor(even_groups(12, 3))], 0.7)
+    B, K = logits.shape
+    flat = joint_log_probabilities(logits, [torch.zeros(B, 3).double()], [torch.tensor(even_groups(K, 3))], 0.7)
     assert torch.equal(flat.argmax(1), logits.argmax(1))
-    other = torch.randn(9, 12, dtype=torch.float64)
-    both = joint_log_probabilities(logits, [other], [torch.arange(12)], 1.0)
+    other = torch.randn(B, K, dtype=torch.float64)
+    both = joint_log_probabilities(logits, [other], [torch.arange(K)], 1.0)
     close(both, (logits + other).log_softmax(1))
 
 

@@ -11,6 +11,7 @@ from attnlab.algorithms.supervised import Supervised
 from attnlab.config.targets import ConfigError
 from attnlab.distillation.feature_term import full_precision
 from attnlab.ensemble import Ensemble, mixture
+from attnlab.evaluation.concatenation import Concatenation
 from attnlab.losses.forde import input_gradient_repulsion, principal_axes
 from attnlab.network import Output
 
@@ -35,6 +36,8 @@ class JointEnsemble(Supervised):
         pca: in [0, 1], how far distances between input gradients follow the principal axes of the training images: each axis counts
             1 / (pca / variance + 1 - pca). 1: FoRDE-PCA, which weighs them by their variances; 0: FoRDE-Identity; between: FoRDE-Tuned
             (the paper: 0.2 for CIFAR-10, 0.4 for CIFAR-100).
+        join: what is tested: probabilities, the mean of the members' (`Ensemble`); features, one network of their features side by side
+            under the mean of their final layers (CAT, arXiv 2212.07346, `Concatenation`), on which every OOD head works.
         packed: run all members as one, their weights stacked (`torch.func`). Numbers are those of the loop up to rounding. On a CPU it is
             slower (docs/speed.md), so it is off unless asked for. Needs networks in which nothing is placed.
 
@@ -54,20 +57,20 @@ class JointEnsemble(Supervised):
         repulsion: Literal["forde", "none"] = "forde",
         pca: float = 1.0,
         packed: bool = False,
+        join: Literal["probabilities", "features"] = "probabilities",
     ) -> None:
         if members < 2:
             raise ValueError(f"members must be at least 2, got {members}; algorithm=supervised trains one network")
         if not 0 <= pca <= 1:
             raise ValueError(f"pca must be in [0, 1], got {pca}")
         self.peers = [make_peer() for _ in range(members - 1)]
-        self.train_images, self.repulsion, self.pca, self.packed = train_images, repulsion, pca, packed
+        self.train_images, self.repulsion, self.pca, self.packed, self.join = train_images, repulsion, pca, packed, join
         self.eager = repulsion == "forde"
         self.space: Mapping[str, Tensor] = {}
 
     def setup(self, learner: "Learner") -> None:
         super().setup(learner)
         self.networks = [learner.network, *learner.peers]
-        self.ensemble = Ensemble(self.networks)
         for name, part in (("loss", learner.loss), *learner.term_modules.items()):
             if next(part.parameters(), None) is not None or next(part.buffers(), None) is not None:
                 kind = type(part).__name__
@@ -111,4 +114,5 @@ class JointEnsemble(Supervised):
         return input_gradient_repulsion(gradients_MBD, eps=1e-24 if self.space else 1e-12, **self.space)
 
     def tested(self) -> nn.Module:
-        return self.ensemble
+        kind = Concatenation if self.join == "features" else Ensemble
+        return kind(self.networks)

@@ -15,8 +15,9 @@ from attnlab.pruning.tucker import decomposed
 
 
 class Cost:
-    """`cost/parameters`, `cost/zeros` (share of weights of convolutions and Linears that are 0), `cost/multiply_adds` (of convolutions and
-    matrix products, one image), `cost/latency_ms` (one batch, median of `repeats` passes), all of the network as it is tested.
+    """`cost/parameters`, `cost/nonzero` (those that are not 0), `cost/zeros` (share of weights of convolutions and Linears that are 0),
+    `cost/multiply_adds` (of convolutions and matrix products, one image), `cost/latency_ms` (one batch, median of `repeats` passes), all of
+    the network as it is tested.
 
     With `export` the same under `cost/exported/...` of a smaller network, with the largest difference of a logit on a batch,
     `cost/exported/gap`, and `cost/exported/acc` on the test images.
@@ -57,6 +58,7 @@ class Cost:
             network(x[:1])
         return {
             "parameters": float(sum(parameter.numel() for parameter in network.parameters())),
+            "nonzero": float(sum(parameter.count_nonzero() for parameter in network.parameters())),
             "zeros": float(sum((one == 0).sum() for one in weights) / max(sum(one.numel() for one in weights), 1)),
             "multiply_adds": counter.get_total_flops() / 2,
             "latency_ms": latency(network, x[: self.batch], self.repeats) * 1e3,

@@ -123,6 +123,8 @@ def test_every_table_composes(name: str, tmp_path: Path) -> None:
         part, *rest = spec.key(row, column).split("/")
         if part == "explain":  # attention's own map is no explainer of a network that has none
             assert rest[0] in first.full["explainer"] or (rest[0] == "attention" and not first.full["attention"]), "no such explainer"
+        elif part == "cost":
+            assert "cost" in first.full["evaluator"] and (rest[0] != "exported" or first.full["evaluator"]["cost"]["export"] != "none")
         else:
             assert part == "test" or (rest[0] in first.full["ood"] and rest[1] in first.full["data"]["ood"]), "no such head or set"
     assert compose([*spec.overrides(*cells[-1]), f"seed={spec.seeds[1]}"]).run_id == plans[-1][1].run_id

@@ -24,6 +24,7 @@ def block(marker: str) -> str:
 SMALL = "model.width=4 data.limit=64 data.batch_size=16 trainer.max_epochs=1 trainer.accelerator=cpu ood=none logger=none"
 
 
+@pytest.mark.long
 def test_what_a_user_adds_runs_by_the_commands_of_the_readme(tmp_path: Path) -> None:
     """One example a door, in a folder of a user's, typed as it stands there; `start=1` is given for a float."""
     files = {"mine/__init__.py": ""}

@@ -1,5 +1,6 @@
 """What the tests share: one thread (small work, and forks stay safe), no W&B, and a quick plan."""
 
+import gc
 import logging
 import os
 import signal
@@ -17,17 +18,22 @@ import pytest
 QUICK = ["logger=none", "data.batch_size=16", "trainer.max_epochs=2", "ood=msp", "evaluator=[ood,localisation]"]  # no pictures
 TINY = [*QUICK, "data.limit=64", "model.width=4", "trainer.accelerator=cpu"]
 POINTS = [*QUICK, "data=two_moons", "model=mlp2d", "data.num_train=64"]
-LONG = ("test_readme.py", "test_launcher.py", "test_compile.py", "test_resume.py")  # tests of half a minute
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """A test marked slow or slurm runs where -m names its marker. The longest begin, so that no worker is left with one at the end."""
+    """A test marked slow or slurm runs where -m names its marker. Those marked long begin, lest a worker be left with one at the end."""
     unnamed = {"slow", "slurm"} - set(config.getoption("-m").split())
     left_out = [item for item in items if unnamed & {marker.name for marker in item.iter_markers()}]
     if left_out:
         config.hook.pytest_deselected(items=left_out)
         items[:] = [item for item in items if item not in left_out]
-    items.sort(key=lambda item: item.path.name not in LONG)
+    items.sort(key=lambda item: item.get_closest_marker("long") is None)
+
+
+def pytest_collection_finish() -> None:
+    """What collecting has imported stays to the end: the garbage collector need not look through it again and again."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)
@@ -35,6 +41,14 @@ def _one_thread() -> None:
     import torch
 
     torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _no_waiting_for_the_disk() -> Iterator[None]:
+    """Files of tests need not outlast a power cut, and a run writes fifteen: milliseconds each in which nothing is done."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda file: None)
+        yield
 
 
 @pytest.fixture(autouse=True)

@@ -1,17 +1,16 @@
 """The README's examples run as they stand."""
 
 import json
-import os
 import re
 import shlex
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 
 from tests import ROOT
+from tests.commands import command
 
 README = (ROOT / "README.md").read_text()
 
@@ -25,6 +24,7 @@ def block(marker: str) -> str:
 SMALL = "model.width=4 data.limit=64 data.batch_size=16 trainer.max_epochs=1 trainer.accelerator=cpu ood=none logger=none"
 
 
+@pytest.mark.long
 def test_what_a_user_adds_runs_by_the_commands_of_the_readme(tmp_path: Path) -> None:
     """One example a door, in a folder of a user's, typed as it stands there; `start=1` is given for a float."""
     files = {"mine/__init__.py": ""}
@@ -34,13 +34,16 @@ def test_what_a_user_adds_runs_by_the_commands_of_the_readme(tmp_path: Path) -> 
         path = tmp_path / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
-    script = re.sub(r"^(python .*)$", rf"\1 {SMALL}", block("example: commands"), flags=re.M)
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
-    done = subprocess.run(["bash", "-euc", script], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0 and "Warning" not in done.stderr, done.stderr
-    gate, around, explained, student = (
-        json.loads((tmp_path / line).read_text()) for line in done.stdout.splitlines() if line.endswith(".json")
-    )
+    setting, *lines = block("example: commands").splitlines()
+    results = []
+    for line in lines:
+        typed = subprocess.run(["bash", "-euc", f"{setting}\nprintf '%s\\n' {line} {SMALL}"], cwd=tmp_path, capture_output=True, text=True)
+        python, option, name, *words = typed.stdout.splitlines()  # as the shell makes them of the line
+        assert (python, option) == ("python", "-m"), typed.stderr
+        done = command(name, *words, cwd=tmp_path, path=tmp_path)
+        assert done.returncode == 0 and "Warning" not in done.stderr, done.stderr
+        results += [json.loads((tmp_path / path).read_text()) for path in done.stdout.splitlines() if path.endswith(".json")]
+    gate, around, explained, student = results
     assert gate["places"] == {f"gate@layer{stage}": "after" for stage in (1, 2, 3, 4)}
     assert repr(gate["config"]["attention"]["gate"]["module"]["start"]) == "1.0"
     assert 0 <= around["metrics"]["worst_class/acc"] <= around["metrics"]["test/acc"]

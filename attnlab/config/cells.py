@@ -10,8 +10,10 @@ from attnlab.config.compose import composing, explain, loosen, without_hydra
 from attnlab.config.groups import GROUPS
 from attnlab.config.plan import Plan
 from attnlab.config.targets import ConfigError, config_dir
+from attnlab.config.teacher import TRAINING
 
 CHOICE = re.compile(r"(\w+)=(\[[\w,]+\]|\w+)")
+TAUGHT = re.compile(rf"teacher=({re.escape(TRAINING)}[0-9a-f]+)")  # as a table names a row's teacher: an option that nothing else refers to
 ELSEWHERE = re.compile(r"[~+]*(hydra\b|[\w/]+@)")  # other folders of configs, other places of a group's node
 Composed = tuple[dict[str, Any], dict[str, Any]]  # a config without Hydra's own part, its references as they stand; the groups' choices
 
@@ -44,6 +46,9 @@ class Composer:
         return [check(tree, choices=choices, overrides=[*overrides, f"seed={seed}"]) for seed, tree in _by_seed(raw, seeds)]
 
     def put_together(self, overrides: tuple[str, ...]) -> Composed:
+        if (teacher := TAUGHT.fullmatch(overrides[-1] if overrides else "")) and not any("teacher" in word for word in overrides[:-1]):
+            raw, choices = self.put_together(overrides[:-1])
+            return {**raw, "teacher": teacher[1]}, choices
         groups = {word: word.partition("=")[0] for word in overrides if self._alone(word)}
         if (
             len(groups) < 2

@@ -6,10 +6,11 @@ Imports Hydra: import it where something is composed.
 import contextlib
 import importlib.util
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NoReturn
 
 import yaml
+from hydra._internal import defaults_list
 from hydra._internal import hydra as engine
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.utils import get_args_parser
@@ -95,11 +96,19 @@ def check_options(words: Sequence[str]) -> None:
     parser.parse_args(list(words))
 
 
+def _known_choices(
+    overrides: Any, defaults: Sequence[Any], self_added: bool, *, make: Callable = defaults_list._create_interpolation_map
+) -> Any:
+    """What interpolations of a file's defaults refer to. Hydra makes a config of it for every file, a quarter of the time of composing."""
+    return make(overrides, defaults, self_added) if any(default.is_interpolation() for default in defaults) else None
+
+
 @contextlib.contextmanager
 def checked_sources() -> Iterator[None]:
     """Inside the block, whatever composes through Hydra does so with `Loader`."""
     before, engine.ConfigLoaderImpl = engine.ConfigLoaderImpl, Loader
+    slow, defaults_list._create_interpolation_map = defaults_list._create_interpolation_map, _known_choices
     try:
         yield
     finally:
-        engine.ConfigLoaderImpl = before
+        engine.ConfigLoaderImpl, defaults_list._create_interpolation_map = before, slow

@@ -3,6 +3,7 @@
 Legend: N images, H height, W width.
 """
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar
@@ -17,16 +18,23 @@ from attnlab.data.protocols import stratified_order
 COLOURS = ((1.0, 0.25, 0.25), (0.25, 1.0, 0.25))  # of group 0 and group 1: equal but for the channel
 
 
-def digit_images(size: int) -> tuple[Tensor, Tensor]:
-    """All digits, grey uint8 (1797, 1, size, size) bilinear from 8x8, and their labels."""
+@functools.cache
+def as_stored() -> tuple[Tensor, Tensor]:
+    """All digits, fp32 (1797, 8, 8) of 0..16, and their labels: half a megabyte, parsed from text once and not for every split."""
     from sklearn.datasets import load_digits
 
     bunch = load_digits()
-    images_N1HW = torch.from_numpy(bunch.images).float()[:, None] * (255 / 16)
+    return torch.from_numpy(bunch.images).float(), torch.from_numpy(bunch.target).long()
+
+
+def digit_images(size: int) -> tuple[Tensor, Tensor]:
+    """All digits, grey uint8 (1797, 1, size, size) bilinear from 8x8, and their labels."""
+    images_NHW, labels_N = as_stored()
+    images_N1HW = images_NHW[:, None] * (255 / 16)
     if size != 8:
         images_N1HW = torch.nn.functional.interpolate(images_N1HW, size=(size, size), mode="bilinear")
     images_N1HW = images_N1HW.round().to(torch.uint8).contiguous(memory_format=torch.channels_last)
-    return images_N1HW, torch.from_numpy(bunch.target).long()
+    return images_N1HW, labels_N.clone()
 
 
 def digit_split(split: str, labels_N: Tensor, *, test: float, seed: int) -> Tensor:

@@ -17,8 +17,9 @@ from pathlib import Path
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ["WANDB_MODE"] = "offline"
 
-from tests.attack import files, forked, hostile, kills, lines
+from tests.attack import files, hostile, kills, lines
 from tests.attack.report import Report
+from tests.commands import warm
 
 # the attack, how many, its part of the time
 ATTACKS = {
@@ -45,7 +46,7 @@ def main() -> int:
     if unknown := [name for name in chosen if name not in ATTACKS]:
         parser.error(f"--only={','.join(unknown)}: there are {', '.join(ATTACKS)}")
 
-    forked.warm()
+    warm()
     began = time.monotonic()
     reports = []
     for name, (attack, goal, part) in ATTACKS.items():

@@ -16,9 +16,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from tests.attack.forked import Ended, command, forked
 from tests.attack.kills import TIMES, numbers
-from tests.attack.report import Report
+from tests.attack.report import Report, attacked
+from tests.commands import Ended, module
 from tests.conftest import POINTS
 
 WORDS = [*POINTS, "trainer.checkpoint_seconds=0", "trainer.max_epochs=2"]
@@ -135,7 +135,7 @@ class Attack:
         return ""
 
     def ask(self, words: list[str], outputs: Path, *, stop: bool = False) -> Ended:
-        run = command("train", [*words, f"paths.outputs={outputs}"])
+        run = module("attnlab.train")
 
         def stopped() -> None:
             from attnlab.training.learner import Learner
@@ -150,7 +150,7 @@ class Attack:
             Learner.training_step = stop_in_the_second_epoch
             run()
 
-        return forked(stopped if stop else run)
+        return attacked(stopped if stop else run, *words, f"paths.outputs={outputs}")
 
     def act(self, what: str, base: Path, state: str) -> Ended:
         """One command on the copy below `base`."""
@@ -158,23 +158,17 @@ class Attack:
         at = f"paths.outputs={outputs}"
         if what == "evaluate":
             folder = next(iter((outputs / "runs").glob("*-s0-*")))
-            return forked(command("evaluate", [f"run={folder}", "ood=[entropy]", at]))
+            return attacked(module("attnlab.evaluate"), f"run={folder}", "ood=[entropy]", at)
         if what == "table":
-            words = [f"table={self.table}", at, "format=csv"]
-            run = command("table", words)
-
-            def with_cache() -> None:
-                os.environ["XDG_CACHE_HOME"] = str(base / "cache")
-                run()
-
-            return forked(with_cache)
+            env = {**os.environ, "XDG_CACHE_HOME": str(base / "cache")}
+            return attacked(module("attnlab.table"), f"table={self.table}", at, "format=csv", env=env)
         if what == "runs":
-            return forked(command("runs", ["show", self.address, at]))
+            return attacked(module("attnlab.runs"), "show", self.address, at)
         if what == "shared":
-            return forked(command("train", [*WORDS, "ood=entropy", at]))
+            return attacked(module("attnlab.train"), *WORDS, "ood=entropy", at)
         if what == "sweep":
-            return forked(command("train", ["-m", *WORDS, "seed=0,1", at]))
-        return forked(command("train", [*WORDS, at]))
+            return attacked(module("attnlab.train"), "-m", *WORDS, "seed=0,1", at)
+        return attacked(module("attnlab.train"), *WORDS, at)
 
     def evaluation(self, base: Path) -> str:
         paths = list((base / "finished").glob("runs/*-s0-*/evaluations/*/result.json"))

@@ -11,7 +11,6 @@ import json
 import os
 import pickle
 import shutil
-import sys
 import tempfile
 import zipfile
 from collections.abc import Callable, Iterator
@@ -24,8 +23,8 @@ import yaml
 
 from attnlab.config.result import sealed
 from attnlab.tables.cache import digest as cache_digest
-from tests.attack.forked import Ended, command, forked
-from tests.attack.report import Report
+from tests.attack.report import Report, attacked
+from tests.commands import Ended, module
 from tests.conftest import POINTS
 from tests.trust.test_nothing_runs import EVIL
 from tests.trust.test_nothing_runs import HOSTILE as WORDS
@@ -66,6 +65,10 @@ class Room:
     @property
     def run(self) -> Path:
         return next((self.outputs / "runs").glob("*-s0-*"))
+
+    @property
+    def environment(self) -> dict[str, str]:
+        return {**os.environ, "XDG_CACHE_HOME": str(self.path / "cache")}
 
     def write(self, name: str, content: str | bytes) -> Path:
         path = self.theirs / name
@@ -224,8 +227,7 @@ def scores_of_objects(room: Room) -> list[Asked]:
 @case
 def a_plan_cache(room: Room) -> list[Asked]:
     table = room.table()
-    os.environ["XDG_CACHE_HOME"] = str(room.path / "cache")
-    assert forked(command("table", [f"table={table}", f"paths.outputs={room.outputs}"])).code == 0
+    assert attacked(module("attnlab.table"), f"table={table}", f"paths.outputs={room.outputs}", env=room.environment).code == 0
     for path in (room.path / "cache").rglob("plans/*.json"):
         kept = json.loads(path.read_text())["kept"]
         for plan in kept["plans"]:
@@ -300,7 +302,7 @@ def attack(report: Report, *, seed: int) -> None:
     with tempfile.TemporaryDirectory() as name:
         base = Path(name) / "base"
         os.environ["SECRET_OF_ATTACK"] = SECRET
-        made = forked(command("train", [*WORDS_OF_A_RUN, f"paths.outputs={base}/outputs"]))
+        made = attacked(module("attnlab.train"), *WORDS_OF_A_RUN, f"paths.outputs={base}/outputs")
         if made.code:
             report.finding("not prepared", "a run", made.err)
             return
@@ -320,8 +322,8 @@ def attack(report: Report, *, seed: int) -> None:
                 "evil_of_tests/conf/experiment/evil.yaml",
                 "# @package _global_\nallow_targets: [evil_of_tests]\nmodel: {_target_: evil_of_tests.mod.Net}\n",
             )
-            for module, words in prepare(room):
-                one(report, room, what, module, words)
+            for command, words in prepare(room):
+                one(report, room, what, command, words)
             report.add()
             shutil.rmtree(room.path)
     report.goal = report.done
@@ -334,18 +336,12 @@ def chosen(goal: int) -> Iterator[tuple[str, Callable[[Room], list[Asked]]]]:
         yield name, CASES[name]
 
 
-def one(report: Report, room: Room, what: str, module: str, words: list[str]) -> None:
+def one(report: Report, room: Room, what: str, command: str, words: list[str]) -> None:
     before = listing(room.theirs)
-
-    def run() -> None:
-        os.chdir(room.theirs)
-        os.environ["XDG_CACHE_HOME"] = str(room.path / "cache")
-        sys.path.insert(0, str(room.theirs))
-        command(module, [*words, f"paths.outputs={room.outputs}"])()
-
-    ended = forked(run)
+    options = {"cwd": room.theirs, "path": room.theirs, "env": room.environment}
+    ended = attacked(module(f"attnlab.{command}"), *words, f"paths.outputs={room.outputs}", **options)
     report.counts["refused" if ended.code else "did without"] += 1
-    where = f"{what}, then {module} {' '.join(words)[-200:]}"
+    where = f"{what}, then {command} {' '.join(words)[-200:]}"
     judge(report, room, where, ended)
     if (after := listing(room.theirs)) != before:
         report.finding("wrote", where, ", ".join(sorted(set(after.items()) ^ set(before.items()))[0]))

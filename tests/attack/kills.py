@@ -22,8 +22,8 @@ import numpy as np
 import torch
 
 from attnlab.config.result import read_result
-from tests.attack.forked import Ended, command, start, wait
-from tests.attack.report import Report
+from tests.attack.report import MEMORY, Report
+from tests.commands import Ended, Forked, module
 from tests.conftest import POINTS, TINY
 
 NETWORK = [word for word in TINY if not word.startswith("ood")]
@@ -100,16 +100,14 @@ def go(words: list[str], outputs: Path, folder: Path, moment: int | None, after:
     folder.mkdir(parents=True, exist_ok=True)
     told = folder / "moment"
     told.unlink(missing_ok=True)
-    run = command("train", [*words, f"paths.outputs={outputs}"])
-    began = time.monotonic()
-    pid = start((lambda: (watch(outputs, told, moment), run())) if moment is not None else run, folder)
+    run = module("attnlab.train")
+    work = run if moment is None else lambda: (watch(outputs, told, moment), run())
+    process = Forked(work, *words, f"paths.outputs={outputs}", session=True, memory=MEMORY)
     if after is not None:
-        while time.monotonic() - began < after and not over(pid):
+        while time.monotonic() - process.began < after and process.poll() is None:
             time.sleep(0.002)
-        if not over(pid):
-            os.kill(pid, signal.SIGKILL)
-    ended = wait(pid, folder, began, timeout=300)
-    return ended, told.read_text() if told.exists() else ""
+        process.kill()
+    return process.end(300), told.read_text() if told.exists() else ""
 
 
 def watch(outputs: Path, told: Path, moment: int) -> None:
@@ -141,11 +139,6 @@ def watch(outputs: Path, told: Path, moment: int) -> None:
     if not moment:
         count = os.open(told, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     sys.addaudithook(hook)
-
-
-def over(pid: int) -> bool:
-    """Whether the child has ended; it stays to be waited for."""
-    return os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
 
 
 def numbers(outputs: Path) -> dict[str, Any]:

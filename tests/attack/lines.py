@@ -13,9 +13,9 @@ import traceback
 from attnlab.config.compose import compose
 from attnlab.pipeline.dry_run import dry_run
 from attnlab.terminal import console, leave, message, visible
-from tests.attack.forked import Ended, command, forked
 from tests.attack.grammar import GOOD, REFUSE, SAME, SMALL, Mutant, mutants
-from tests.attack.report import Report
+from tests.attack.report import Report, attacked
+from tests.commands import Ended, module
 
 # what a dry run says on its way to an error
 ON_THE_WAY = re.compile(r"(data|steps ok|test  ok|ood   ok|map   ok|then|check ok) |\w+ (after|before|replace|reads|at) |\w+: ")
@@ -60,7 +60,7 @@ def check(report: Report, words: tuple[str, ...] | list[str], folder: str, draw:
     words = [*whole(words), f"paths.outputs={folder}", "check=true"]
     if draw.random() < 0.1 or any(word.startswith("-") or not word.strip() for word in words):
         report.counts["whole commands"] += 1
-        return forked(command("train", words), timeout=240)
+        return attacked(module("attnlab.train"), *words, timeout=240)
     began = time.monotonic()
     try:
         plan = compose(words)
@@ -79,7 +79,7 @@ def check(report: Report, words: tuple[str, ...] | list[str], folder: str, draw:
                 raise
             leave(text)
 
-    return forked(dry, timeout=240)
+    return attacked(dry, timeout=240)
 
 
 def same(report: Report, mutant: Mutant, address: str) -> None:

@@ -1,10 +1,20 @@
-"""Report: what an attack has done and found, its progress while it runs, and the summary as JSON."""
+"""Report: what an attack has done and found, its progress while it runs, and the summary as JSON; `attacked`: one command of it."""
 
 import dataclasses
 import sys
 import time
 from collections import Counter
+from collections.abc import Callable
 from typing import Any
+
+from tests.commands import Ended, Forked
+
+MEMORY = 12 * 2**30  # bytes of address space that a child may have
+
+
+def attacked(work: Callable[[], object], *words: object, timeout: float = 120.0, **options: object) -> Ended:
+    """How a child ended that did `work` with these words as its arguments; options as of `Forked`."""
+    return Forked(work, *words, session=True, memory=MEMORY, **options).end(timeout)
 
 
 @dataclasses.dataclass

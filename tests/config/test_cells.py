@@ -52,6 +52,15 @@ def test_what_depends_on_more_than_its_group(cell: list[str], times: int, compos
     assert compose_cells([cell], [0, 2]) == [expected] and len(composed) == times
 
 
+def test_a_teacher_costs_no_composition(composed: list[list[str]]) -> None:
+    words = [*SMALL[:2], "regularizer=cutout", "distillation=kd"]
+    one, two = cells = [[*words, f"teacher=training:{address}"] for address in ("0a1b2c3d", "12345678")]
+    plans = compose_cells(cells, [0])
+    assert len(composed) == 2 and [plan for (plan,) in plans] == [compose([*one, "seed=0"]), compose([*two, "seed=0"])]
+    composed.clear()
+    assert compose_cells([[*words, "teacher=training:0a1b2c3d", "teacher=training:12345678"]], [0])[0][0].full == plans[1][0].full
+
+
 def test_a_mistake_is_the_same_line() -> None:
     for cell in (["attention=recta", "regularizer=cutout"], ["attention=se", "regularizer=cutout", "attention.rect.at=layer1"]):
         with pytest.raises(ConfigError) as alone:

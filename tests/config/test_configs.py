@@ -1,6 +1,7 @@
 """Every yaml of every group composes and takes two steps, with a tested and a scored batch after them. A new yaml is tested as it is."""
 
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -10,10 +11,13 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from attnlab.config.compose import compose
 from attnlab.config.groups import GROUPS, LAYERS, RATES, having
+from attnlab.config.plan import Plan
 from attnlab.config.signatures import complete, parameters
 from attnlab.config.targets import ConfigError, config_dir, group_choices, locate
+from attnlab.data.base import ImageData
 
 SMALL = ["logger=none", "trainer.accelerator=cpu", "trainer.max_epochs=2", "data.limit=64", "data.batch_size=16", "ood=msp"]
+FEW = "data.eval_batch_size=32"  # a dry run tests one batch
 NARROW = ["model=resnet18", "model.width=4"]
 
 # what a choice needs beside it, where it does not stand on the default data and a narrow ResNet-18
@@ -50,6 +54,22 @@ def cases() -> list[str]:
 
 
 @pytest.fixture(scope="module")
+def make_once() -> Callable[[Plan], ImageData]:
+    """`make_data`, once for all cases that say the same of their data."""
+    from attnlab.pipeline.factory import make_data
+
+    made: dict[str, ImageData] = {}
+
+    def make(plan: Plan) -> ImageData:
+        key = repr(plan.full["data"])
+        if key not in made:
+            made[key] = make_data(plan)
+        return made[key]
+
+    return make
+
+
+@pytest.fixture(scope="module")
 def teacher(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Weights of the network that the cases of distillation train; its batch norms have seen the data."""
     from attnlab.pipeline.factory import make_data, make_learner
@@ -70,7 +90,7 @@ def overrides(case: str) -> list[str]:
     group, _, choice = case.partition("=")
     needs = NEEDS.get(case, LTPA if case == "attention=ltpa" else [] if group == "model" else NARROW)
     if group == "model" and "width" in yaml.safe_load((config_dir() / "model" / f"{choice}.yaml").read_text()):
-        needs = [*needs, "model.width=16"]
+        needs = [*needs, "model.width=8"]
     taken = {text.partition("=")[0] for text in needs} | {group}
     small = [text for text in SMALL if text.partition("=")[0] not in taken]
     return [*small, *needs, case]
@@ -131,10 +151,12 @@ def no_host_reads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 @pytest.mark.parametrize("case", cases())
-def test_two_steps(case: str, tmp_path: Path, no_host_reads: list[list[str]], request: pytest.FixtureRequest) -> None:
+def test_two_steps(
+    case: str, tmp_path: Path, no_host_reads: list[list[str]], request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from attnlab.pipeline.dry_run import dry_run
 
-    words = overrides(case)
+    words = [FEW, *overrides(case)]
     alone = ("distillation=none", "distillation=dml", "distillation=oskd")
     if case in ("init=teacher", "init=hcore") or (case.startswith("distillation=") and case not in alone):
         words = [*words, f"teacher={request.getfixturevalue('teacher')}"]
@@ -153,6 +175,8 @@ def test_two_steps(case: str, tmp_path: Path, no_host_reads: list[list[str]], re
         if path or hasattr(target, "files"):  # files of one's own, or a download: composing must do
             assert compose([*words, *path]).full["data"]["_target_"].endswith(target.__name__)
             return
+    else:
+        monkeypatch.setattr("attnlab.pipeline.dry_run.make_data", request.getfixturevalue("make_once"))
     dry_run(compose([*words, f"paths.outputs={tmp_path}"]))
     assert no_host_reads == [[]] * 4  # two steps, and what callbacks do after them
     assert not list(tmp_path.iterdir())

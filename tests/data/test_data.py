@@ -12,6 +12,7 @@ from omegaconf import OmegaConf
 from attnlab.config.build import build
 from attnlab.config.signatures import complete
 from attnlab.config.targets import config_dir, locate
+from attnlab.data import ood
 from attnlab.data.base import ImageData, ImageSet
 from attnlab.data.cluttered_digits import ClutteredDigits
 from attnlab.data.digits import Digits
@@ -107,6 +108,22 @@ def test_photos_are_natural_patches_in_the_sets_shape():
         assert photos.shape == data.shape and len(photos) == 1000 and (photos.labels == -1).all()
         assert torch.equal(photos.images, data.image_set("photos").images)
         assert photos.images.float().std((1, 2, 3)).mean() > 5
+
+
+@pytest.mark.parametrize("shape", [(1, 16, 16), (3, 12, 20)])
+def test_photos_are_those_of_a_loop(shape):
+    """Resized a width together: what cropping, turning grey and resizing one after another gives."""
+    from sklearn.datasets import load_sample_images
+
+    pictures = [torch.tensor(picture).permute(2, 0, 1)[None] for picture in load_sample_images().images]
+    generator, expected = torch.Generator().manual_seed(3), []
+    for k in range(60):
+        picture, u = pictures[k % 2], torch.rand(3, generator=generator, dtype=torch.float64).tolist()
+        width = round(16 * 8 ** u[0])
+        y, x = int(u[1] * (picture.shape[2] - width)), int(u[2] * (picture.shape[3] - width))
+        expected.append(ood.resized(ood.with_channels(picture[:, :, y : y + width, x : x + width], shape[0]), shape[1:]))
+    found = ood.photos(shape, num=60, seed=3).images
+    assert torch.equal(found, torch.cat(expected)) and found.is_contiguous(memory_format=torch.channels_last)
 
 
 def test_a_sample_of_a_split():

@@ -1,19 +1,14 @@
 """Large-margin loss against the authors' numbers, an explicit loop over classes and pairs, and one process against two."""
 
-import os
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-import attnlab
 from attnlab.losses.large_margin import LargeMarginLoss
 from attnlab.network import Output
+from tests.commands import Forked
 from tests.golden_numbers import golden
 
 TERMS = ["ce", "compact", "margin", "norm"]
@@ -250,15 +245,10 @@ def rank_main(rank, folder):
 
 @pytest.mark.skipif(not torch.distributed.is_available(), reason="needs torch.distributed")
 def test_two_ranks_equal_one_process(tmp_path):
-    env = os.environ | {"PYTHONPATH": str(Path(attnlab.__file__).parents[1]), "OMP_NUM_THREADS": "1"}
-    ranks = [subprocess.Popen([sys.executable, __file__, str(rank), str(tmp_path)], env=env, stderr=subprocess.PIPE) for rank in (0, 1)]
-    try:
-        for process in ranks:
-            _, error = process.communicate(timeout=120)
-            assert process.returncode == 0, error.decode()[-2000:]
-    finally:
-        for process in ranks:
-            process.kill()
+    ranks = [Forked(lambda rank=rank: rank_main(rank, tmp_path)) for rank in (0, 1)]
+    for process in ranks:
+        error = process.communicate(timeout=120)[1]
+        assert process.returncode == 0, error[-2000:]
     first, second = (torch.load(tmp_path / f"{rank}.pt") for rank in (0, 1))
     whole = two_steps(batches())
     for buffer in ("means", "seen"):
@@ -270,7 +260,3 @@ def test_two_ranks_equal_one_process(tmp_path):
         for grad_a, grad_b, grad in zip(a["grads"], b["grads"], expected["grads"]):
             assert torch.equal(grad_a, grad_b)
             torch.testing.assert_close(grad_a, grad, rtol=1e-9, atol=1e-11)
-
-
-if __name__ == "__main__":
-    rank_main(int(sys.argv[1]), sys.argv[2])

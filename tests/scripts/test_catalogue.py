@@ -1,8 +1,6 @@
 """docs/catalogue.md is what the yamls, docstrings and tests say."""
 
 import inspect
-import subprocess
-import sys
 
 import yaml
 
@@ -10,12 +8,12 @@ from attnlab.config.groups import GROUPS
 from attnlab.config.targets import group_choices
 from attnlab.data.base import ImageData
 from tests import ROOT
+from tests.commands import script
 
 
 def test_the_page_is_up_to_date() -> None:
-    command = [sys.executable, "scripts/catalogue.py", "--check"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
-    assert done.returncode == 0, done.stderr or "docs/catalogue.md is not what `python scripts/catalogue.py` writes; run it"
+    done = script("catalogue.py", "--check")
+    assert done.code == 0, done.err or "docs/catalogue.md is not what `python scripts/catalogue.py` writes; run it"
 
 
 def test_every_paper_of_the_lists_has_one_line_and_what_it_names_is_there() -> None:

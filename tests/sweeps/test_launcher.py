@@ -3,21 +3,41 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pytest
 
-from tests.commands import Forked, command, start
+from attnlab.sweeps import local
+from attnlab.sweeps.processes import PARENT
+from attnlab.sweeps.warm import Warm, serve
+from tests.commands import Forked, command, module
 from tests.conftest import POINTS
 
+pytestmark = pytest.mark.long
 WORDS = [*POINTS, "trainer.max_epochs=1", "ood=none", "evaluator=none"]
 
 
 def state(folder: Path) -> dict[Path, int]:
     return {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()}
+
+
+class Near(Warm):
+    """As `Warm`, but the process that jobs are forks of is itself a fork of this one: it need not import everything again."""
+
+    def __init__(self, environment: Mapping[str, str]) -> None:
+        self.channel, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with theirs:
+            self.process = Forked(serve, theirs.fileno(), env={**environment, PARENT: str(os.getpid())}, session=True)
+        self.codes: dict[int, int] = {}
+
+
+def sweep() -> None:
+    local.Warm = Near  # in a child
+    module("attnlab.train")()
 
 
 def words_of(folder: Path, *words: str) -> list[str]:
@@ -42,12 +62,13 @@ def wait_for(what: Callable[[], bool], process: Forked, seconds: float = 400) ->
 
 
 def processes_of(folder: Path) -> list[int]:
-    """Processes that work for a folder of outputs."""
+    """Processes that work for a folder of outputs: that name it in their command, or have a file in it open (forks have no command)."""
     found = []
-    for path in Path("/proc").glob("[0-9]*/cmdline"):
+    for process in Path("/proc").glob("[0-9]*"):
         try:
-            if str(folder).encode() in path.read_bytes():
-                found.append(int(path.parent.name))
+            files = [os.readlink(file) for file in (process / "fd").iterdir()]
+            if str(folder).encode() in (process / "cmdline").read_bytes() or any(file.startswith(str(folder)) for file in files):
+                found.append(int(process.name))
         except OSError:
             continue
     return found
@@ -64,13 +85,14 @@ def torn(tmp_path_factory: pytest.TempPathFactory) -> dict:
     seen: dict = {"folder": folder}
 
     def begin() -> Forked:
-        return start("attnlab.train", *words_of(folder, *LONG, *LOCAL), session=True)
+        return Forked(sweep, *words_of(folder, *LONG, *LOCAL), session=True)
 
     def epochs() -> list[int]:
         return [len(path.read_text().splitlines()) - 1 for path in folder.glob("runs/*/metrics.csv")]
 
     first = begin()
     wait_for(lambda: max(epochs(), default=0) >= 2, first)
+    assert processes_of(folder), "its job is not seen"
     os.kill(first.pid, signal.SIGINT)
     seen["interrupted"] = (first.communicate(timeout=100)[1], first.returncode, results(folder), epochs(), processes_of(folder))
 
@@ -85,8 +107,7 @@ def torn(tmp_path_factory: pytest.TempPathFactory) -> dict:
     seen["killed"] = (results(folder), processes_of(folder))
     seen["left"] = {path.name for path in (folder / ".hydra").iterdir()}
 
-    third = complete(folder, *LONG, *LOCAL)
-    seen["repeated"] = (third, results(folder))
+    seen["repeated"] = (Forked(sweep, *words_of(folder, *LONG, *LOCAL)).end(500), results(folder))
     seen["state"] = state(folder)
     seen["again"] = complete(folder, *LONG, *LOCAL)
     return seen
@@ -108,15 +129,15 @@ def test_kill_9_of_the_group_leaves_no_process(torn: dict) -> None:
 
 def test_the_repeat_does_what_is_missing(torn: dict) -> None:
     done, found = torn["repeated"]
-    assert done.returncode == 0, done.stderr
+    assert done.code == 0, done.err
     assert {result["status"] for result in found.values()} == {"finished"} and set(found) == {0, 1}
     killed = {seed for seed, result in torn["killed"][0].items() if result["status"] == "finished"}
-    summary = next(line for line in done.stderr.splitlines() if line.startswith("sweep of 2 jobs"))
+    summary = next(line for line in done.err.splitlines() if line.startswith("sweep of 2 jobs"))
     assert f"{len(killed)} skipped, 0 failed" in summary and "resumed" in summary
     for seed in killed:
         assert found[seed] == torn["killed"][0][seed]
     assert "going on after epoch" in "".join(path.read_text() for path in torn["folder"].glob("runs/*/train.log"))
-    assert sorted(done.stdout.splitlines()) == sorted(str(path) for path in torn["folder"].glob("runs/*/result.json"))
+    assert sorted(done.out.splitlines()) == sorted(str(path) for path in torn["folder"].glob("runs/*/result.json"))
 
 
 def test_repeated_again_nothing_runs_and_no_file_changes(torn: dict) -> None:

@@ -5,7 +5,6 @@ import itertools
 import json
 import os
 import signal
-import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -22,7 +21,7 @@ from attnlab.sweeps import board, commands, devices, sweep
 from attnlab.sweeps import local as launcher
 from attnlab.sweeps.cli import main
 from attnlab.train import job
-from tests import ROOT
+from tests.commands import Forked
 from tests.conftest import POINTS, write_result
 from tests.sweeps.test_launcher import processes_of
 
@@ -254,15 +253,15 @@ PRETEND = """
 import json, os, signal, sys, time
 from pathlib import Path
 folder, seed, act = Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
-with open(folder / "told", "a") as file:
-    file.write(json.dumps({"seed": seed, "at": time.time(), "gpu": os.environ.get("CUDA_VISIBLE_DEVICES"), "pid": os.getpid()}) + "\\n")
 if act == "deaf":
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+with open(folder / "told", "a") as file:
+    file.write(json.dumps({"seed": seed, "at": time.time(), "gpu": os.environ.get("CUDA_VISIBLE_DEVICES"), "pid": os.getpid()}) + "\\n")
 if act == "die":
     os.kill(os.getpid(), signal.SIGKILL)
 if act == "fail":
     sys.exit("attnlab: no luck today")
-time.sleep(0.4 if act == "work" else 60)
+time.sleep(0.15 if act == "work" else 60)
 with open(folder / "told", "a") as file:
     file.write(json.dumps({"seed": seed, "ended": time.time()}) + "\\n")
 """
@@ -321,13 +320,12 @@ def test_ctrl_c_stops_even_deaf_processes(number: int, pretend, tmp_path: Path) 
 
     def interrupt() -> None:
         while not (tmp_path / "told").exists() or (tmp_path / "told").read_text().count("\n") < 2:
-            time.sleep(0.05)
-        time.sleep(0.3)
+            time.sleep(0.02)
         os.kill(os.getpid(), number)
 
     thread = threading.Thread(target=interrupt)
     thread.start()
-    options = ("hydra.launcher.jobs_per_device=2", "hydra.launcher.patience=0.5")
+    options = ("hydra.launcher.jobs_per_device=2", "hydra.launcher.patience=0.2")
     with pytest.raises(KeyboardInterrupt):
         pretend({0: "wait", 1: "deaf", 2: "wait"}, options=options)
     thread.join()
@@ -336,30 +334,33 @@ def test_ctrl_c_stops_even_deaf_processes(number: int, pretend, tmp_path: Path) 
             os.kill(json.loads(line)["pid"], 0)
 
 
-SWEEP = f"""
-import sys
-from attnlab.sweeps import local, sweep
-child = "import sys, time; from attnlab.sweeps.processes import die_with_parent; die_with_parent(); "
-child += "open(sys.argv[1], 'a').write('started\\\\n'); time.sleep(100)"
-local.LocalLauncher.command = lambda self, job: [sys.executable, "-c", child, sys.argv[1]]
-words = [[*{WORDS}, f"seed={{seed}}"] for seed in range(2)]
-options = ["hydra/launcher=local", "hydra.launcher.jobs_per_device=2", f"paths.outputs={{sys.argv[1]}}.outputs"]
-sweep.launch([[*one, options[-1]] for one in words], job=None, options=options)
+CHILD = """
+import sys, time
+from attnlab.sweeps.processes import die_with_parent
+die_with_parent()
+open(sys.argv[1], "a").write("started\\n")
+time.sleep(100)
 """
 
 
 def test_kill_9_of_a_sweep_ends_all_its_jobs(tmp_path: Path) -> None:
     path = tmp_path / "started"
-    process = subprocess.Popen([sys.executable, "-c", SWEEP, str(path)], cwd=ROOT, start_new_session=True)
+
+    def launch() -> None:
+        launcher.LocalLauncher.command = lambda self, job: [sys.executable, "-c", CHILD, str(path)]
+        options = ["hydra/launcher=local", "hydra.launcher.jobs_per_device=2", f"paths.outputs={path}.outputs"]
+        sweep.launch([[*WORDS, f"seed={seed}", options[-1]] for seed in range(2)], job=None, options=options)
+
+    process = Forked(launch, session=True)
     try:
         end = time.monotonic() + 100
         while not path.exists() or path.read_text().count("started") < 2:
-            assert process.poll() is None and time.monotonic() < end
+            assert process.poll() is None and time.monotonic() < end, process.read()[1]
             time.sleep(0.05)
-        assert len(processes_of(path)) >= 3
+        assert len(processes_of(path)) >= 2 and process.poll() is None
     finally:
         process.kill()  # this one process; its jobs are in groups of their own
-        process.wait()
+        process.communicate()
     end = time.monotonic() + 20
     while processes_of(path) and time.monotonic() < end:
         time.sleep(0.05)

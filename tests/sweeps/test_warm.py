@@ -14,6 +14,7 @@ from attnlab.sweeps.warm import Warm, WarmProcess
 from tests.commands import command
 from tests.conftest import POINTS
 
+pytestmark = pytest.mark.long
 WORDS = [*POINTS, "trainer.max_epochs=1", "ood=none", "evaluator=none", "regularizer=dropout"]
 
 

@@ -1,6 +1,8 @@
 """The training step under torch.compile, as far as a machine without a GPU can say: one graph for every component, the numbers of eager
 mode, one compilation for all networks of one architecture, and never silently none."""
 
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -8,7 +10,7 @@ import torch
 import yaml
 from torch._dynamo.testing import CompileCounter
 
-from attnlab.backbones.resnet import resnet18
+from attnlab.backbones.resnet import ResNet, resnet18
 from attnlab.config.compose import compose
 from attnlab.config.groups import having
 from attnlab.config.targets import config_dir, group_choices
@@ -21,7 +23,9 @@ from attnlab.training.learner import Learner
 from attnlab.training.seeding import seed_all
 from attnlab.training.settings import Settings
 
+pytestmark = pytest.mark.long
 SMALL = ["logger=none", "trainer.accelerator=cpu", "data.limit=32", "data.batch_size=16", "ood=none", "model.width=4"]
+BLOCKS = (1, 1, 2, 1)
 
 
 def combinations() -> list[list[str]]:
@@ -29,13 +33,14 @@ def combinations() -> list[list[str]]:
     return [
         *([f"{group}=[{','.join(names)}]" for group, names in network.items() if names] for network in together()),
         ["attention=[ltpa,ltpa_merge]", "model=vgg_ltpa", "data.size=32"],
-        *([f"loss={name}", "model.bottleneck=8"] for name in group_choices("loss")),
+        *([f"loss={name}", "model=cnn3", "model.bottleneck=8"] for name in group_choices("loss")),  # which sees features and logits alone
     ]
 
 
 def together() -> list[dict[str, list[str]]]:
     """Attention and regularizers in as few networks as they fit in: see `collide`."""
-    places = places_of(resnet18(10, (1, 8, 8), width=4), (1, 8, 8))
+    with shallow():
+        places = places_of(resnet18(10, (1, 8, 8), width=4), (1, 8, 8))
     networks: list[tuple[dict[str, list[str]], list[Placement]]] = []
     for group in having(placed=True):
         for name in group_choices(group):
@@ -58,10 +63,20 @@ def collide(a: Placement, b: Placement) -> bool:
     return any(x.how == "replace" and y.place.startswith(f"{x.place}.") for x, y in ((a, b), (b, a)))
 
 
+@contextlib.contextmanager
+def shallow() -> Iterator[None]:
+    """ResNets with a block a stage, and one stage of two: every kind of place is there, and has half as many to trace."""
+    real = ResNet.__init__
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ResNet, "__init__", lambda self, *given, blocks, **options: real(self, *given, blocks=BLOCKS, **options))
+        yield
+
+
 @pytest.fixture(autouse=True)
-def fresh():
+def fresh() -> Iterator[None]:
     torch._dynamo.reset()
-    yield
+    with shallow():
+        yield
     torch._dynamo.reset()
 
 

@@ -1,10 +1,10 @@
 """SIGKILL at any moment, the same command again: on the CPU the end is bit for bit that of a run never stopped."""
 
 import json
+import logging
 import os
 import signal
-import subprocess
-import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -15,7 +15,6 @@ from attnlab.config.plan import Plan
 from attnlab.pipeline.train import train
 from attnlab.training.epoch import Batch, EpochSums
 from attnlab.training.learner import Learner
-from tests import ROOT
 from tests.commands import Forked
 
 HARD = [
@@ -27,6 +26,7 @@ HARD = [
     "data.limit=128",
     "data.batch_size=16",
     "data.val=0.2",
+    "model=cnn3",
     "model.width=4",
     "model.bottleneck=6",
     "loss=large_margin",  # carries moving class means
@@ -88,6 +88,7 @@ def equal(one: object, two: object) -> bool:
     return one == two
 
 
+@pytest.mark.long
 def test_killed_runs_end_as_the_run_that_was_not(tmp_path: Path) -> None:
     whole = live(tmp_path / "whole", [])
     generator = torch.Generator().manual_seed(2026)
@@ -167,25 +168,28 @@ def test_results_before_a_failing_stage_are_in_the_record(run, monkeypatch: pyte
     assert "Traceback" in (path.parent / "train.log").read_text()
 
 
-LOCKER = """
-import sys, time
-from pathlib import Path
-from attnlab.records.record import Record
-with Record(Path(sys.argv[1])).lock():
-    print("locked", flush=True)
-    time.sleep(float(sys.argv[2]))
-"""
-
-
 def test_a_second_process_says_whom_it_waits_for(tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
     from attnlab.records.record import Record, log
 
     monkeypatch.setattr(log, "propagate", True)
-    folder = tmp_path / "runs" / "x-0a1b2c3d"
-    other = subprocess.Popen([sys.executable, "-c", LOCKER, str(folder), "2"], stdout=subprocess.PIPE, text=True, cwd=ROOT)
-    assert other.stdout is not None and other.stdout.readline() == "locked\n"
+    folder, told = tmp_path / "runs" / "x-0a1b2c3d", tmp_path / "told"
+
+    def hold() -> None:
+        with Record(folder).lock():
+            print("locked", flush=True)
+            while not told.exists():
+                time.sleep(0.01)
+
+    class Tell(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            told.touch()
+
+    other = Forked(hold)
+    while "locked" not in other.read()[0]:
+        assert other.poll() is None
+        time.sleep(0.01)
+    monkeypatch.setattr(log, "handlers", [Tell()])
     with caplog.at_level("INFO", logger="attnlab"), Record(folder).lock():
-        assert other.poll() is not None or other.wait(5) == 0
+        assert other.wait(5) == 0
     assert f"process {other.pid} on" in caplog.text and "works on this run; waiting" in caplog.text
-    other.stdout.close()
-    other.wait()
+    other.communicate()

@@ -32,7 +32,7 @@ OPTIONAL = {
 }  # fmt: skip
 DATA = {
     "name": str, "shape": list[int], "classes": list[str], "images": dict[str, int], "digests": dict[str, str], "mean": list[float],
-    "std": list[float], "stamp": str,
+    "std": list[float], "stamp": str, "ood_splits": str,
 }  # fmt: skip
 
 

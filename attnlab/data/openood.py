@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import Literal
 
 from attnlab.data.benchmarks import BENCHMARKS, LISTS, Sets
 from attnlab.data.file_data import FileData, existing
@@ -15,8 +15,6 @@ class OpenOOD(FileData):
 
     Splits: train, val (of CIFAR, 1,000 of the 10,000 test images) and test (the other 9,000). ood: one of `openood_<benchmark>`, or any.
     """
-
-    name: ClassVar[str] = "openood"
 
     path: str
     benchmark: Literal["cifar10", "cifar100", "imagenet200", "imagenet"] = "cifar10"
@@ -31,6 +29,10 @@ class OpenOOD(FileData):
         super().__post_init__()
         self.ood_root = self.ood_root or self.path
         self.own = BENCHMARKS[f"openood_{self.benchmark}"]
+
+    @property
+    def name(self) -> str:
+        return f"openood_{self.benchmark}"
 
     def own_splits(self) -> tuple[str, ...]:
         return ("train", "val", "test")

@@ -1,12 +1,13 @@
-"""`python -m attnlab.runs [list|show|diff|prune] ...`: the runs that are there. Starts nothing; only prune yes=true removes."""
+"""`python -m attnlab.runs [list|show|diff|push|prune] ...`: the runs that are there. Starts nothing; only prune yes=true removes."""
 
 import shutil
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from attnlab.config.result import BROKEN, FAILED, FINISHED, INTERRUPTED, RUNNING, read_result
+from attnlab.config.suggest import nearest
 from attnlab.records.about import clock, diff_runs, epochs, metric, show_run
 from attnlab.records.grouping import HEADS, hidden_keys, number_of, rows_of, word_of
 from attnlab.records.query import (
@@ -31,6 +32,8 @@ HELP = f"""{__doc__}
                                                as a picture: bars with runs as dots, lines where the first key is a number
   show RUN                                     one run: its command, metrics, data, versions, error, later evaluations
   diff RUN RUN                                 what two runs differ in: configuration, metrics, versions
+  push RUN to=FOLDER [licence=apache-2.0] [figures=false]   its trained network for a model hub: safetensors, a model card, figures;
+       to=hf://OWNER/NAME [private=false]      `attnlab.load("hf://OWNER/NAME")` and `load("FOLDER")` read it; docs/hub.md
   prune [key=value ...] [yes=true]             remove failed runs; without yes=true it only lists them
 
   RUN          its folder, its run_id, or the first digits of its address (3fa9); also what attnlab.evaluate was asked about
@@ -42,7 +45,12 @@ HELP = f"""{__doc__}
   paths.outputs=DIR   where to look (default: outputs)
 """
 COLOURS = {FINISHED: "green", FAILED: "red", BROKEN: "red", INTERRUPTED: "yellow", RUNNING: "cyan"}  # of a status
-ACTIONS = ("list", "show", "diff", "prune")
+ACTIONS = ("list", "show", "diff", "push", "prune")
+OPTIONS = {
+    "list": ("sort", "limit", "by", "metric", "plot"),
+    "push": ("to", "licence", "figures", "private", "allow_targets"),
+    "prune": ("yes",),
+}
 
 
 def list_runs(runs: Sequence[StoredRun], words: Sequence[str], sort: str | None, limit: int) -> None:
@@ -115,6 +123,32 @@ def prune(runs: Sequence[StoredRun], words: Sequence[str], yes: bool) -> None:
     sys.stderr.write(f"{len(chosen)} of {len(runs)} runs {what if chosen else 'fit; nothing to remove'}\n")
 
 
+def push_run(run: StoredRun, given: Mapping[str, str], runs: Sequence[StoredRun]) -> None:
+    """The folder's path or the repository's address goes to stdout."""
+    if "to" not in given:
+        raise ValueError("push: say where: to=FOLDER, or to=hf://OWNER/NAME")
+    from attnlab.hub.push import push
+
+    print(
+        push(
+            run,
+            given["to"],
+            runs=runs,
+            licence=given.get("licence"),
+            figures=yes_or_no(given, "figures", True),
+            private=yes_or_no(given, "private", True),
+            allow_targets=[name for name in given.get("allow_targets", "").strip("[]").split(",") if name],
+        )
+    )
+
+
+def yes_or_no(given: Mapping[str, str], key: str, usual: bool) -> bool:
+    word = given.get(key, str(usual).lower())
+    if word not in ("true", "false"):
+        raise ValueError(f"{key}={word}: must be true or false")
+    return word == "true"
+
+
 def check_plot(plot: str | None, by: Sequence[str]) -> None:
     if plot and Path(plot).suffix not in (".png", ".pdf", ".svg"):
         raise ValueError(f"plot={plot}: must end in .png, .pdf or .svg")
@@ -125,7 +159,7 @@ def check_plot(plot: str | None, by: Sequence[str]) -> None:
 def run_command(words: Sequence[str]) -> None:
     action, rest = (words[0], list(words[1:])) if words and words[0] in ACTIONS else ("list", list(words))
     given: dict[str, str] = {}
-    for key in ("paths.outputs", *{"list": ("sort", "limit", "by", "metric", "plot"), "prune": ("yes",)}.get(action, ())):
+    for key in ("paths.outputs", *OPTIONS.get(action, ())):
         for word in [word for word in rest if word.startswith(f"{key}=")]:
             rest.remove(word)
             given[key] = word.partition("=")[2]
@@ -148,15 +182,19 @@ def run_command(words: Sequence[str]) -> None:
         else:
             list_runs(runs, rest, given.get("sort"), int(limit))
     elif action == "prune":
-        if given.get("yes", "false") not in ("true", "false"):
-            raise ValueError(f"yes={given['yes']}: must be true or false")
-        prune(runs, rest, given.get("yes") == "true")
+        prune(runs, rest, yes_or_no(given, "yes", False))
     else:
-        count = {"show": 1, "diff": 2}[action]
+        count = {"show": 1, "push": 1, "diff": 2}[action]
+        for word in [word for word in rest if FILTER.fullmatch(word)]:
+            known = ["paths.outputs", *OPTIONS.get(action, ())]
+            raise ValueError(f"{word}: {action} has no such option; {nearest(word.partition('=')[0], known)}")
         if len(rest) != count:
             raise ValueError(f"{action} takes {count} run{'s' if count > 1 else ''}, got {len(rest)}")
         found = [find_run(word, runs) for word in rest]
-        show_run(*found) if action == "show" else diff_runs(*found)
+        if action == "push":
+            push_run(*found, given, runs)
+        else:
+            show_run(*found) if action == "show" else diff_runs(*found)
 
 
 def main() -> None:

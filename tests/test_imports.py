@@ -26,6 +26,7 @@ ORDER = (
     "pipeline",
     "sweeps",
     "tables",
+    "hub",
     "train evaluate table runs",  # the commands
 )
 TOP = 8  # modules beside the folders

@@ -1,7 +1,10 @@
 """attnlab as a library: names at the top that cost nothing, a run's network, heads without a bank, shapes that explain themselves."""
 
+import inspect
+import pkgutil
 import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -65,6 +68,24 @@ def test_constructors_say_what_shape_must_be(shape: object) -> None:
     for cls in (attnlab.RectAttention, attnlab.PositionAttention):
         with pytest.raises(ValueError, match=r"needs a place of shape \(C, H, W\), without the batch, such as \(64, 32, 32\); got "):
             cls(shape)
+
+
+def test_every_constructor_says_what_shape_must_be() -> None:
+    """Of what is placed and asks for a `shape` that it uses; what takes the place of a layer asks for that first."""
+    unused = {"GradScale", "Dropout", "DropPath", "MaxDropout", "ManifoldMixup", "Mixup"}
+    seen = 0
+    for room in ("attention", "regularizers", "convolutions", "heads"):
+        folder = import_module(f"attnlab.{room}").__path__
+        for module in (import_module(f"attnlab.{room}.{found.name}") for found in pkgutil.iter_modules(folder)):
+            for name, cls in vars(module).items():
+                own = inspect.isclass(cls) and issubclass(cls, torch.nn.Module) and cls.__module__ == module.__name__
+                asked = inspect.signature(cls).parameters if own and name not in unused else {}
+                if "shape" in asked:
+                    rest = [key for key, one in asked.items() if key != "shape" and one.default is one.empty]
+                    with pytest.raises(ValueError, match=r"needs a place of shape \(|(stands?|replaces) .*(place|replace)"):
+                        cls(shape=64, **dict.fromkeys(rest, "x" if "name" in rest else None))
+                    seen += 1
+    assert seen > 25
 
 
 def test_a_run_is_loaded_without_its_images(run, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from attnlab.backbones.resnet import BasicBlock, Bottleneck
 from attnlab.losses.auxiliary import auxiliary_cross_entropy
+from attnlab.placement.shapes import check_shape
 
 
 class AttentionBranch(nn.Module):
@@ -41,8 +42,7 @@ class AttentionBranch(nn.Module):
         dropout: float = 0.0,
     ):
         super().__init__()
-        if len(shape) != 3:
-            raise ValueError(f"an attention branch needs a place of shape (C, H, W), got {tuple(shape)}")
+        check_shape(shape, "CHW", what="an attention branch")
         if block not in ("basic", "bottleneck"):
             raise ValueError(f"block must be basic or bottleneck, got {block!r}")
         kind = BasicBlock if block == "basic" else Bottleneck

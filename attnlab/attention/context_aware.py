@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from attnlab.attention.position import hidden_channels
+from attnlab.placement.shapes import check_shape
 
 
 class ContextAwareChannels(nn.Module):
@@ -71,8 +72,7 @@ class ContextAwareResidual(nn.Module):
         groups: int = 4,
     ):
         super().__init__()
-        if len(shape) != 3:
-            raise ValueError(f"a context-aware residual needs a place of shape (C, H, W), got {tuple(shape)}")
+        check_shape(shape, "CHW", what="a context-aware residual")
         if not (channels or spatial):
             raise ValueError("channels and spatial are both off; one must be on")
         if not dilations or min(dilations) < 1:

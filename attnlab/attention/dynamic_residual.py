@@ -4,6 +4,8 @@
 import torch
 from torch import Tensor, nn
 
+from attnlab.placement.shapes import check_shape
+
 
 class DynamicResidual(nn.Module):
     """A block whose skips are weighed by the input, in the stead of a residual one (DRAN: Park et al., ICPR 2020; DRSAN, arXiv 2112.04488).
@@ -30,8 +32,7 @@ class DynamicResidual(nn.Module):
         identity: bool = True,
     ):
         super().__init__()
-        if len(shape) != 3:
-            raise ValueError(f"a dynamic residual block needs a place of shape (C, H, W), got {tuple(shape)}")
+        check_shape(shape, "CHW", what="a dynamic residual block")
         for name, value in {"num_blocks": num_blocks, "hidden": hidden}.items():
             if value < 1:
                 raise ValueError(f"{name} must be at least 1, got {value}")

@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from attnlab.placement.shapes import check_shape
 from attnlab.regularizers.mixup import soft_labels
 
 
@@ -39,8 +40,7 @@ class LMask(nn.Module):
         self, shape: tuple[int, ...], *, num_classes: int, sparse: float = 1e-3, shared: float = 1e-3, start: float = 0.88
     ) -> None:
         super().__init__()
-        if len(shape) != 3:
-            raise ValueError(f"lmask needs a (C, H, W) place, got shape {tuple(shape)}")
+        check_shape(shape, "CHW", what="lmask")
         if not (sparse >= 0 and shared >= 0):
             raise ValueError(f"sparse and shared must be at least 0, got {sparse} and {shared}")
         if not 0 < start < 1:

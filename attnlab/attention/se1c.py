@@ -5,6 +5,8 @@ import math
 
 from torch import Tensor, nn
 
+from attnlab.placement.shapes import check_shape
+
 
 class SE1C(nn.Module):
     """y = x sigmoid( conv(mean over the map of x) + conv(max over the map of x) ), conv: one kernel of k weights along the channels.
@@ -19,8 +21,7 @@ class SE1C(nn.Module):
 
     def __init__(self, shape: tuple[int, ...], *, kernel: int | None = None):
         super().__init__()
-        if len(shape) != 3:
-            raise ValueError(f"se1c needs a place of shape (C, H, W), got {tuple(shape)}")
+        check_shape(shape, "CHW", what="se1c")
         if kernel is None:
             kernel = int(abs(math.log2(shape[0]) / 2 + 0.5))
             kernel = max(kernel + 1 - kernel % 2, 3)

@@ -7,6 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from attnlab.placement.shapes import check_shape
+
 
 class InhibitorySurround(nn.Module):
     """Our reading of convolution with inhibitory neurons (Ullah, Reilly and Madden, "Enhancing Semantic Segmentation of Aerial Images with
@@ -31,8 +33,7 @@ class InhibitorySurround(nn.Module):
 
     def __init__(self, shape: tuple[int, ...], *, strength: float = 0.1, learn: bool = False, inner: int = 3, outer: int = 7) -> None:
         super().__init__()
-        if len(shape) != 3:
-            raise ValueError(f"surround needs a (C, H, W) place, got shape {tuple(shape)}")
+        check_shape(shape, "CHW", what="surround")
         if not 0 <= strength < float("inf") or (learn and strength == 0):
             raise ValueError(f"strength must be at least 0, above 0 where it is learnt, got {strength}")
         if not 1 <= inner < outer or inner % 2 == 0 or outer % 2 == 0:

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from attnlab.config.suggest import nearest
+from attnlab.placement.shapes import check_shape
 
 # What timm.layers.get_attn knows (timm has no list of its own): only for the error message, any newer name works too.
 NAMES = [
@@ -65,8 +66,7 @@ class TimmAttention(nn.Module):
 
     def __init__(self, shape: tuple[int, ...], *, name: str, rd_ratio: float | None = None):
         super().__init__()
-        if len(shape) != 3:
-            raise ValueError(f"{name} attention needs a place of shape (C, H, W), got {tuple(shape)}")
+        check_shape(shape, "CHW", what=f"{name} attention")
         build = find_layer(name)
         takes = inspect.signature(build).parameters
         options: dict[str, object] = {"feat_size": tuple(shape[1:])} if "feat_size" in takes else {}

@@ -63,6 +63,7 @@ def timm_model(
     name: str,
     pretrained: bool = False,
     weights: str | None = None,
+    first_weights: bool = True,
     stem: Stem = "imagenet",
     bottleneck: int | None = None,
 ) -> nn.Module:
@@ -74,12 +75,14 @@ def timm_model(
     pretrained  timm's weights, downloaded once into the Hugging Face cache, without their classifier.
     weights     a file of weights of this model to start from instead, timm's or yours. Its classifier is kept where it has `num_classes`
                 classes (and there is no bottleneck); where it does not fit, `fc` starts afresh, and a line in the log says so.
+    first_weights  False where other weights are to come: neither `pretrained` nor `weights` is looked at.
     stem        imagenet: as timm has it. cifar: `conv1` becomes 3x3 with stride 1 (and starts afresh) and `maxpool` nothing.
     Raises ValueError for an unknown name (with the nearest), images the model cannot take, vectors, a stem it does not have, weights that
     do not exist, cannot be fetched or are another model's.
     """
     import timm
 
+    pretrained, weights = pretrained and first_weights, weights if first_weights else None
     check_images("timm", shape, stem=stem)  # how small an image may be, only a pass can tell
     check_sizes(num_classes=num_classes, bottleneck=bottleneck)
     if ":" not in name and not timm.is_model(name.split(".")[0]):

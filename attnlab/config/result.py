@@ -17,6 +17,7 @@ from attnlab.config.signatures import conforms
 RUNNING, INTERRUPTED, FAILED, FINISHED = "running", "interrupted", "failed", "finished"  # what a result.json states of its run
 MISSING, BROKEN = "missing", "broken"  # what a reader states where there is none, or none to trust
 
+RESULT = "result.json"
 DIGEST = "digest"  # of everything else in a result.json
 REQUIRED = {"status": str, "run_id": str, "config": dict, "metrics": dict, "seed": int}
 
@@ -27,11 +28,11 @@ OPTIONAL = {
     "places": dict[str, str], "pictures": dict[str, str], "parameters": int, "epochs": int, "seconds": float, "images_per_second": float,
     "stage_seconds": dict[str, float], "timings": dict[str, float], "started": float, "finished": float, "device": str,
     "device_kind": str, "precision": str, "threads": int, "versions": dict[str, str], "git": dict, "data": dict, "measured": dict,
-    "members": list[str], "weights": dict[str, str],
+    "members": list[str], "weights": dict[str, str], "files": dict[str, str], "seeds": dict[str, dict],
 }  # fmt: skip
 DATA = {
     "name": str, "shape": list[int], "classes": list[str], "images": dict[str, int], "digests": dict[str, str], "mean": list[float],
-    "std": list[float], "stamp": str,
+    "std": list[float], "stamp": str, "ood_splits": str,
 }  # fmt: skip
 
 
@@ -64,33 +65,39 @@ class Found:
     wrong: str = ""
     cause: OSError | None = None
 
+    file: str = RESULT
+
     @property
     def error(self) -> str | None:
         """What a person has to know: what is wrong with the file, or what ended the run."""
         if self.wrong:
-            return f"result.json {self.wrong}"
+            return f"{self.file} {self.wrong}"
         noted = self.result.get("error")
         message = noted.get("message") if isinstance(noted, dict) else None
         return str(message) if message else None
 
 
-def read_result(folder: Path, *, name: str = "") -> Found:
+def read_result(folder: Path, *, name: str | None = "", file: str = RESULT) -> Found:
     """The run in `folder` as its result.json states it; `interrupted` where there is only a checkpoint. name: of the run whose record it
-    must be, where the folder has another."""
+    must be, where the folder has another; None: whosever it is. file: another that is written as a result.json is."""
     text = ""
+
+    def broken(wrong: str, cause: OSError | None = None) -> Found:
+        return Found(BROKEN, folder, wrong=wrong, cause=cause, file=file)
+
     try:
-        text = (folder / "result.json").read_bytes().decode()
+        text = (folder / file).read_bytes().decode()
         result = json.loads(text)
     except FileNotFoundError:
-        return Found(INTERRUPTED if (folder / "last.ckpt").exists() else MISSING, folder)
+        return Found(INTERRUPTED if (folder / "last.ckpt").exists() else MISSING, folder, file=file)
     except OSError as error:
-        return Found(BROKEN, folder, wrong=f"cannot be read ({error.strerror or error})", cause=error)
+        return broken(f"cannot be read ({error.strerror or error})", error)
     except UnicodeDecodeError:
-        return Found(BROKEN, folder, wrong="is damaged (no text)")
+        return broken("is damaged (no text)")
     except (ValueError, RecursionError) as error:
-        return Found(BROKEN, folder, wrong=f"is damaged ({'empty' if not text.strip() else error})")
-    wrong = _wrong(result, name or folder.name)
-    return Found(BROKEN, folder, wrong=wrong) if wrong else Found(result["status"], folder, _readable(result))
+        return broken(f"is damaged ({'empty' if not text.strip() else error})")
+    wrong = _wrong(result, folder.name if name == "" else name)
+    return broken(wrong) if wrong else Found(result["status"], folder, _readable(result), file=file)
 
 
 def _readable(result: Mapping[str, Any]) -> dict[str, Any]:
@@ -113,11 +120,11 @@ def _conforming(node: Mapping[str, Any], types: Mapping[str, Any]) -> dict[str, 
     }
 
 
-def _wrong(result: Any, name: str) -> str:
+def _wrong(result: Any, name: str | None) -> str:
     for key, kind in REQUIRED.items():
         if not isinstance(result, dict) or not isinstance(result.get(key), kind):
             return f"is damaged (no {key})"
-    if address_in(result["run_id"]) != address_in(name):
+    if name is not None and address_in(result["run_id"]) != address_in(name):
         return f"belongs to another run ({result['run_id']})"
     if result["status"] not in (RUNNING, INTERRUPTED, FAILED, FINISHED):
         return f"is damaged (status {result['status']!r})"

@@ -17,7 +17,7 @@ MARKS = ("_target_", "_partial_")
 # what the framework hands to a component when it calls it: never a config's to give
 GIVEN = (
     *("shape", "num_classes", "dim", "params", "host", "read_shapes", "network", "total_steps", "steps_per_epoch"),
-    *("student_shapes", "teacher_shapes", "make_peer"),
+    *("student_shapes", "teacher_shapes", "make_peer", "first_weights"),
 )
 
 

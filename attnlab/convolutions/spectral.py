@@ -8,6 +8,8 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from attnlab.placement.shapes import check_shape
+
 
 def cosine_matrix(size: int, *, inverse: bool = False, normalize: bool = True) -> Tensor:
     """(N, N), fp64: M[k, n] = cos(pi/N (n + 1/2) k), the inverse's (2/N) cos(pi/N (k + 1/2) n) with column 0 halved.
@@ -58,8 +60,7 @@ class CosineTransform(nn.Module):
         self, shape: tuple[int, ...], *, inverse: bool = False, normalize: bool = True, random: bool = False, trainable: bool = True
     ):
         super().__init__()
-        if len(shape) != 3:
-            raise ValueError(f"a spectral layer needs a place of shape (C, H, W), got {tuple(shape)}")
+        check_shape(shape, "CHW", what="a spectral layer")
         self.rows, self.columns = (
             nn.Parameter(cosine_matrix(size, inverse=inverse, normalize=normalize).float(), requires_grad=trainable) for size in shape[1:]
         )
@@ -94,8 +95,7 @@ class FourierTransform(nn.Module):
         merge: bool = True,
     ):
         super().__init__()
-        if len(shape) != 3:
-            raise ValueError(f"a spectral layer needs a place of shape (C, H, W), got {tuple(shape)}")
+        check_shape(shape, "CHW", what="a spectral layer")
         if output not in ("polar", "complex"):
             raise ValueError(f"output must be polar or complex, got {output!r}")
         if inverse and shape[0] % 2:

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from attnlab.data import memory
 from attnlab.data.augment import normalise, scale_and_bias
+from attnlab.data.benchmarks import BENCHMARKS, Benchmark, Sets
 from attnlab.data.images import FileSet, ImageSet
 from attnlab.data.loader import EpochLoader, ResidentLoader, num_batches
 from attnlab.data.moments import full_range, mean_std
@@ -37,8 +38,9 @@ class ImageData:
     batch_size: training images per step and process. eval_batch_size: images per evaluation batch.
     val: fraction of the training images held out as `val`, stratified. 0 = the set's own validation split where it has one.
     crop: pixels of black border before a random crop back to size (uint8, as the papers' "crop4"). flip: mirror half of the images.
-    ood: names of out-of-distribution sets, see `attnlab.data.ood`. ood_root: folder with one folder of parquet files per name;
-    by default the folder that holds `path`, where the set has a path.
+    ood: names of out-of-distribution sets, see `attnlab.data.ood`; or a benchmark of OpenOOD's, which names near and far ones.
+    ood_root: folder with one folder of parquet files per name, or with OpenOOD's lists and images; by default the folder that holds
+    `path`, where the set has a path.
     limit: train on the first `limit` images of a stratified shuffle, for quick trials.
     labels: of how many training images, a stratified choice by split_seed, training knows the labels; the others have y = -1 in its
     batches (`split("train")` has all labels). null: of all.
@@ -66,7 +68,7 @@ class ImageData:
     val: float = 0.0
     crop: int = 0
     flip: bool = False
-    ood: tuple[str, ...] = ()
+    ood: Sets = ()
     ood_root: str | None = None
     limit: int | None = None
     labels: int | None = None
@@ -83,9 +85,13 @@ class ImageData:
     drop_last: bool = True
     root: str = "data"
     _cache: dict[str, ImageSet | FileSet] = field(init=False, default_factory=dict)
+    ood_benchmark: Benchmark | None = field(init=False, default=None)  # whose sets `ood` are
     true_labels_N: Tensor | None = field(init=False, default=None)  # of the training images, where label_noise has changed some
 
     def __post_init__(self):
+        if isinstance(self.ood, str):
+            self.ood_benchmark = BENCHMARKS[self.ood]
+            self.ood = self.ood_benchmark.sets
         self.ood = tuple(self.ood)
         for key, low in (("batch_size", 1), ("eval_batch_size", 1), ("crop", 0), ("num_workers", 0)):
             if getattr(self, key) < low:
@@ -120,6 +126,11 @@ class ImageData:
     def load(self, split: str) -> ImageSet | FileSet:
         """The images of one of the set's own splits. Training labels are 0..K-1."""
         raise NotImplementedError
+
+    @property
+    def ood_groups(self) -> dict[str, tuple[str, ...]]:
+        """The sets of `ood` in groups that a mean is taken over: near and far ones of a benchmark."""
+        return self.ood_benchmark.groups if self.ood_benchmark else {}
 
     def own_ood(self) -> dict[str, Callable[[], ImageSet]]:
         """Out-of-distribution sets that this set brings along, by name."""
@@ -190,7 +201,10 @@ class ImageData:
         return f"{self.name} {'x'.join(map(str, self.shape))}, {self.num_classes} classes: {', '.join(parts)}"
 
     def describe(self) -> dict[str, Any]:
-        """For the record: what tells two data sets of one name apart. Digests: see `attnlab.records.images`; stamp: see `stamp`."""
+        """For the record: what tells two data sets of one name apart. Digests: see `attnlab.records.images`; stamp: see `stamp`;
+        ood_splits: see `attnlab.data.ood.whose_splits`."""
+        from attnlab.data import ood
+
         images = {name: len(self.split(name)) for name in self.splits}
         digests = {name: self.split(name).digest() for name in self.splits}
         stamp = self.stamp()
@@ -204,6 +218,7 @@ class ImageData:
             "mean": list(mean),
             "std": list(std),
             **({"stamp": stamp} if stamp else {}),
+            **({"ood_splits": ood.whose_splits(self)} if self.ood_benchmark else {}),
         }
 
     def stamp(self) -> str:

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from attnlab.data.augment import stream_seed
 from attnlab.data.base import ImageData, ImageSet
+from attnlab.data.benchmarks import Sets
 from attnlab.data.digits import digit_images, digit_split
 
 INK = 32  # grey levels below this are wiped from an enlarged digit, so that its box is the extent of what can be seen
@@ -34,7 +35,7 @@ class ClutteredDigits(ImageData):
     fragment: int = 6
     num_train: int = 6000
     num_test: int = 1000
-    ood: tuple[str, ...] = ("photos", "clutter")
+    ood: Sets = ("photos", "clutter")
 
     def __post_init__(self):
         super().__post_init__()

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from attnlab.data.augment import stream_seed
 from attnlab.data.base import ImageData, ImageSet
+from attnlab.data.benchmarks import Sets
 from attnlab.data.protocols import stratified_order
 
 COLOURS = ((1.0, 0.25, 0.25), (0.25, 1.0, 0.25))  # of group 0 and group 1: equal but for the channel
@@ -62,7 +63,7 @@ class Digits(ImageData):
     test: float = 0.2
     holdout: tuple[int, ...] = ()
     crop: int = 1
-    ood: tuple[str, ...] = ("photos",)
+    ood: Sets = ("photos",)
     colour_bias: float | None = None
 
     def __post_init__(self):

@@ -5,6 +5,7 @@ A name is looked up, in this order, as
 2. a folder `<ood_root>/<name>` of parquet files, or a file `<ood_root>/<name>.parquet` (`cifar100/test_jpeg75`);
 3. a path, if it contains a slash: a parquet file, a folder of parquet files, or a folder of images;
 4. another data set of this project (`configs/data/<name>.yaml`) with its defaults.
+`data.ood=openood_cifar10` names those of a benchmark of OpenOOD's, by its lists where they are (`attnlab.data.benchmarks`), else by name.
 The test split is taken where there is one, else validation, else training. The images are brought to the training set's shape (grey or
 RGB, bilinear with antialiasing) in uint8, and are later normalised with its mean and std. All labels are -1.
 
@@ -19,6 +20,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from attnlab.config.targets import config_dir
+from attnlab.data.benchmarks import LISTS
 from attnlab.data.images import FileSet, ImageSet
 
 if TYPE_CHECKING:
@@ -30,6 +33,13 @@ GREY = (0.299, 0.587, 0.114)  # ITU-R 601, as Pillow's mode "L"
 
 def resolve(name: str, data: "ImageData") -> ImageSet | FileSet:
     """The images of OOD set `name` in the shape of `data`'s images. ValueError with the nearest names if there is no such set."""
+    benchmark, root = data.ood_benchmark, _ood_root(data)
+    if benchmark and benchmark.has_lists(
+        root
+    ):  # the largest centred square, resized: OpenOOD's own on CIFAR; on ImageNet it cuts 224 of 256
+        return replace(fit_to(benchmark.read(name, root), data.shape), fit="crop")
+    if benchmark:
+        _check_benchmark(data)
     own = data.own_ood()
     if name in own:
         return fit_to(own[name](), data.shape)
@@ -43,10 +53,36 @@ def resolve(name: str, data: "ImageData") -> ImageSet | FileSet:
 
 def sources(name: str, data: "ImageData") -> list[Path]:
     """The files or folders that OOD set `name` is read from, as far as they are there."""
+    benchmark, root = data.ood_benchmark, _ood_root(data)
+    if benchmark and benchmark.has_lists(root):
+        return [benchmark.list_of(name, root)]
     if name in data.own_ood():
         return []
     found = next((path for path in _paths(name, data) if path.exists()), None)
     return [found] if found else _other(name, data).sources()
+
+
+def whose_splits(data: "ImageData") -> str:
+    """For the record, of a benchmark's OOD sets: whether they, and the ID test images, are those that OpenOOD lists."""
+    benchmark = data.ood_benchmark
+    if not benchmark.has_lists(_ood_root(data)):
+        return f"splits not OpenOOD's: there is no {LISTS}/{benchmark.name}, the OOD sets were taken by name"
+    own = getattr(data, "benchmark", None) == benchmark.name
+    return f"OpenOOD v1.5's lists of {benchmark.name}" + ("" if own else "; the ID splits are not OpenOOD's (data=openood has those)")
+
+
+def _check_benchmark(data: "ImageData") -> None:
+    """FileNotFoundError that names all sets of a benchmark without lists that no name leads to, before one of the others is fetched."""
+    benchmark, configs = data.ood_benchmark, config_dir() / "data"
+    known = [*data.own_ood(), *(path.stem for path in configs.glob("*.yaml"))]
+    missing = [name for name in benchmark.sets if name not in known and not any(path.exists() for path in _paths(name, data))]
+    if missing:
+        root = _ood_root(data)
+        looked = f"{root / LISTS / benchmark.name} is not there" if root else "data.ood_root is not set"
+        raise FileNotFoundError(
+            f"data.ood=openood_{benchmark.name}: {looked}, and no {', '.join(missing)}; {LISTS} and {benchmark.images} of OpenOOD v1.5 go "
+            f"into one folder (scripts/download of github.com/Jingkang50/OpenOOD), data.ood_root=FOLDER"
+        )
 
 
 def read(path: Path) -> FileSet:
@@ -145,7 +181,7 @@ def _configured(name: str, data: "ImageData") -> ImageSet | FileSet:
 def _other(name: str, data: "ImageData") -> "ImageData":
     from attnlab.config.build import build
     from attnlab.config.signatures import parameters
-    from attnlab.config.targets import config_dir, locate
+    from attnlab.config.targets import locate
 
     folder = config_dir() / "data"
     file = folder / f"{name}.yaml"
@@ -163,7 +199,7 @@ def _other(name: str, data: "ImageData") -> "ImageData":
 def _unknown(name: str, data: "ImageData", configured: list[str]) -> str:
     root = _ood_root(data)
     beside = [entry.name for entry in root.iterdir() if entry.is_dir()] if root is not None and root.is_dir() else []
-    known = sorted({*data.own_ood(), *beside, *configured} - {"parquet", "image_folder"})
+    known = sorted({*data.own_ood(), *beside, *configured} - {"parquet", "image_folder", "openood"})
     near = difflib.get_close_matches(name, known, n=3)
     hint = f"did you mean {' or '.join(near)}?" if near else f"known: {', '.join(known)}"
     where = f" (looked in {root})" if root is not None else ""

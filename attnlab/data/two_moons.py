@@ -13,6 +13,7 @@ from torch import Tensor
 
 from attnlab.data.augment import stream_seed
 from attnlab.data.base import ImageData, ImageSet
+from attnlab.data.benchmarks import Sets
 
 CENTRE = (0.5, 0.25)  # of the two moons together; they reach 1.6 from it
 
@@ -30,7 +31,7 @@ class TwoMoons(ImageData):
     num_train: int = 1000
     num_test: int = 1000
     noise: float = 0.1
-    ood: tuple[str, ...] = ("ring", "far")
+    ood: Sets = ("ring", "far")
 
     def __post_init__(self):
         super().__post_init__()

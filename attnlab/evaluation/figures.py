@@ -28,7 +28,7 @@ class Figures:
 
         draw = functools.partial(self.draw, trained)
         if trained.history:
-            draw(figures.training_curves, trained.history, name="curves", kind="curves")
+            draw(figures.training_curves, trained.history, name="curves", kind="curves", peak_rate=trained.peak_rate)
         logits, labels = trained.logits(TEST)
         task = trained.data.task
         right = task.right(logits, task.targets(labels))

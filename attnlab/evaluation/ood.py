@@ -2,6 +2,7 @@
 
 import logging
 
+from attnlab.evaluation.near_far import group_means
 from attnlab.evaluation.trained import Incomplete, Trained
 from attnlab.ood.evaluate import evaluate_heads
 
@@ -9,7 +10,8 @@ log = logging.getLogger("attnlab")
 
 
 class OOD:
-    """`ood/<head>/<set>/<metric>` of the heads of `ood=[...]` on the sets of `data.ood`; see `attnlab.ood.evaluate.evaluate_heads`.
+    """`ood/<head>/<set>/<metric>` of the heads of `ood=[...]` on the sets of `data.ood`; see `attnlab.ood.evaluate.evaluate_heads`. Where
+    these are a benchmark's, also `ood/<head>/near/<metric>` and `far`, see `attnlab.evaluation.near_far`.
 
     Nothing is done without heads or without sets. Raises Incomplete: what a head or a set cost; the other heads' metrics are kept.
     """
@@ -25,6 +27,7 @@ class OOD:
         with trained.settings.autocast():
             found = evaluate_heads(trained.network, heads, trained.loader("train"), trained.loader("test"), loaders, banks=trained.banks)
         trained.scores |= found.scores
+        metrics = found.metrics | group_means(found.metrics, trained.data.ood_groups)
         if found.errors:
-            raise Incomplete("; ".join(f"ood.{name}: {message}" for name, message in found.errors.items()), found.metrics)
-        return found.metrics
+            raise Incomplete("; ".join(f"ood.{name}: {message}" for name, message in found.errors.items()), metrics)
+        return metrics

@@ -36,7 +36,8 @@ class Trained:
     """A trained network and what belongs to it.
 
     network: on `settings.device`, in eval mode; `network(x) -> Output`. data, settings: the run's. folder: the run's, for files.
-    heads, explainers: the chosen OOD heads and explainers by name. history: one row an epoch, from 1.
+    heads, explainers: the chosen OOD heads and explainers by name. history: one row an epoch, from 1. peak_rate: the largest learning
+    rate of the schedule, where it is known.
     metrics: of the evaluators that ran before (and of training), read only. seed: of the run.
     scores[head][set]: OOD scores (N,) on the CPU, larger = more OOD; the set `test` is in-distribution.
     pictures: kind of every picture drawn, by its path relative to `folder`. timings: seconds by a name like a metric's, which evaluators
@@ -51,6 +52,7 @@ class Trained:
     heads: Mapping[str, Any] = field(default_factory=dict)
     explainers: Mapping[str, Any] = field(default_factory=dict)
     history: Sequence[Mapping[str, float]] = ()
+    peak_rate: float | None = None
     metrics: Mapping[str, float] = field(default_factory=dict)
     seed: int = 0
     stored: Mapping[str, tuple[Tensor, Tensor]] = field(default_factory=dict)

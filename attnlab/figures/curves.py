@@ -29,12 +29,13 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 
-def training_curves(history: Sequence[Mapping[str, float]], *, path: Path) -> Path | None:
+def training_curves(history: Sequence[Mapping[str, float]], *, path: Path, peak_rate: float | None = None) -> Path | None:
     """Loss (its terms, logarithmic where it spans decades) and accuracy over the epochs, each with a thin axis beneath: the learning rate
     and the images per second.
 
     history: one mapping an epoch, "epoch" and any of ".../loss", ".../loss/<term>", ".../acc", "lr", "images_per_second"; an epoch that
-    comes twice (a resumed run) counts once, the last. None, and no file, where there is nothing to draw.
+    comes twice (a resumed run) counts once, the last. peak_rate: the schedule's largest learning rate, which no epoch need end with.
+    None, and no file, where there is nothing to draw.
     """
     import numpy as np
     from matplotlib.ticker import LogLocator, NullLocator
@@ -92,7 +93,8 @@ def training_curves(history: Sequence[Mapping[str, float]], *, path: Path) -> Pa
                 _epoch_axis(last, epochs)
                 most = float(np.nanmax(lines[extra]))
                 shown = thousands(round(most)) if most >= 100 else f"{most:.3g}"
-                text_at(figure, left, 0.42 + tall + 0.07, f"{extra_title}, at most {shown}", fontsize=SMALL, color=QUIET)
+                told = f"the schedule's maximum is {peak_rate:.3g}" if extra == "lr" and peak_rate is not None else f"at most {shown}"
+                text_at(figure, left, 0.42 + tall + 0.07, f"{extra_title}, {told}", fontsize=SMALL, color=QUIET)
             last.set_xlabel("epoch", fontsize=SMALL, labelpad=2)
     return Path(path)
 

@@ -7,6 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from attnlab.placement.shapes import check_shape
+
 
 class CosineHead(nn.Module):
     """z_k = s cos(h, w_k) = s <h, w_k> / (|h| |w_k|), in the place of `fc`: l2-normalised features and weights, no bias.
@@ -22,8 +24,7 @@ class CosineHead(nn.Module):
 
     def __init__(self, shape: tuple[int, ...], *, num_classes: int, scale: float = 16.0, learn_scale: bool = False):
         super().__init__()
-        if len(shape) != 1:
-            raise ValueError(f"a cosine head stands in the place of fc, on a vector (D,); got shape {tuple(shape)}")
+        check_shape(shape, "D", what="a cosine head", hint="it stands in the place of fc")
         if not 0 < scale < math.inf:
             raise ValueError(f"scale must be above 0 and finite, got {scale}")
         self.scale = scale

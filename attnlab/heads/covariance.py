@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from attnlab.losses.auxiliary import auxiliary_cross_entropy
+from attnlab.placement.shapes import check_shape
 
 
 def covariance(x_BCHW: Tensor) -> Tensor:
@@ -71,8 +72,7 @@ class MultiOrderHead(nn.Module):
         ridge: float = 1e-5,
     ):
         super().__init__()
-        if len(shape) != 1:
-            raise ValueError(f"a covariance head stands in the place of fc, on a vector (D,); got shape {tuple(shape)}")
+        check_shape(shape, "D", what="a covariance head", hint="it stands in the place of fc")
         if len(read_shapes) != 2 or any(len(read) != 3 for read in read_shapes):
             raise ValueError(f"reads must be two places with maps and target, as [layer3, layer4, target]; got shapes {list(read_shapes)}")
         if channels < 2:

@@ -6,6 +6,8 @@ import math
 import torch
 from torch import Tensor, nn
 
+from attnlab.placement.shapes import check_shape
+
 
 class PrototypeHead(nn.Module):
     """z_k = log sum_j exp(-|h - p_kj|^2 / (2 sigma^2)), in the place of `fc`: our reading of the PNN heads of Li et al. (ICPR 2020).
@@ -21,8 +23,7 @@ class PrototypeHead(nn.Module):
 
     def __init__(self, shape: tuple[int, ...], *, num_classes: int, prototypes: int = 1, sigma: float | None = None):
         super().__init__()
-        if len(shape) != 1:
-            raise ValueError(f"a prototype head stands in the place of fc, on a vector (D,); got shape {tuple(shape)}")
+        check_shape(shape, "D", what="a prototype head", hint="it stands in the place of fc")
         if prototypes < 1:
             raise ValueError(f"prototypes must be at least 1, got {prototypes}")
         if sigma is not None and not 0 < sigma < math.inf:

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from attnlab.heads.class_groups import even_groups
 from attnlab.losses.auxiliary import auxiliary_cross_entropy
+from attnlab.placement.shapes import check_shape
 
 
 def joint_log_probabilities(logits_BK: Tensor, aux_logits: Sequence[Tensor], groups: Sequence[Tensor], exponent: float) -> Tensor:
@@ -65,8 +66,7 @@ class SSAL(nn.Module):
         width: int = 128,
     ):
         super().__init__()
-        if len(shape) != 1:
-            raise ValueError(f"ssal needs the logits, a place of shape (K,) such as fc, got {tuple(shape)}")
+        check_shape(shape, "D", what="ssal", hint="it reads the logits, as at fc")
         if not read_shapes or any(len(read) != 3 for read in read_shapes):
             raise ValueError(f"reads must name places with maps (C, H, W), then target; got shapes {[tuple(read) for read in read_shapes]}")
         if not 0 <= exponent < float("inf"):

@@ -7,6 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from attnlab.placement.shapes import check_shape
+
 
 class VectorQuantisedHead(nn.Module):
     """Logits linear in the histogram of codes; put in the place of `fc`, with `reads: [layer4]`.
@@ -39,8 +41,7 @@ class VectorQuantisedHead(nn.Module):
         temperature: float = 0.1,
     ):
         super().__init__()
-        if len(shape) != 1:
-            raise ValueError(f"a vector-quantised head stands in the place of fc, on a vector (D,); got shape {tuple(shape)}")
+        check_shape(shape, "D", what="a vector-quantised head", hint="it stands in the place of fc")
         if len(read_shapes) != 1 or len(read_shapes[0]) != 3:
             raise ValueError(f"reads must be one place with a map, as [layer4]; got shapes {[tuple(read) for read in read_shapes]}")
         for name, value in {"codes": codes, "code_dim": code_dim}.items():

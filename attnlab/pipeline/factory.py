@@ -145,10 +145,10 @@ def make_network(
 ) -> tuple[Network, dict[str, Place]]:
     """A network with what is placed in it, its weights from the present state of the generator, and the places of its backbone.
 
-    start: let `init` set the weights; False where those of a checkpoint are to come.
+    start: let the model's own file and `init` set the weights; False where those of a checkpoint are to come.
     """
     model = checked(build(plan.full["model"], allow=plan.allow, where="model"), where="model")
-    backbone = model(num_classes=data.num_classes, shape=data.shape)
+    backbone = model(num_classes=data.num_classes, shape=data.shape, **given(model, {"first_weights": start}))
     if start and (initialise := build(plan.full["init"], allow=plan.allow, where="init")):
         checked(initialise, where="init")(backbone, **given(initialise, offers, skip=1))
     places = places_of(backbone, data.shape)

@@ -1,4 +1,4 @@
-"""Load: a finished run's trained network, for use anywhere, from its folder alone; its images need not be there."""
+"""Load: the trained network of a finished run or of a model hub, for use anywhere; its images need not be there."""
 
 import contextlib
 import random
@@ -16,6 +16,7 @@ from attnlab.config.targets import ConfigError
 from attnlab.data.loader import num_batches
 from attnlab.data.task import OneLabel
 from attnlab.pipeline.factory import make_learner
+from attnlab.pipeline.pushed import HUB, fetched, is_pushed, looked_at, network_of_pushed, read_pushed
 from attnlab.records.checkpoint import inspect_checkpoint
 from attnlab.records.query import find_run, read_runs
 from attnlab.records.record import FINISHED
@@ -88,22 +89,34 @@ def load(run: str | Path, *, outputs: str | Path = "outputs", allow_targets: Seq
         network, normalise, classes, *_ = load("3fa9")
         logits = network(normalise(images_BCHW)).logits
 
-    run: its folder, its run_id, or the first digits of its address in `outputs`. allow_targets: packages of others whose components the run
-    uses; a record permits nothing by itself. Nothing is written, and the random generators are left as they were.
-    ValueError, one line: there is no such run, it is not finished, its checkpoint is missing or damaged, or not that of this network.
+    run: its folder, its run_id, or the first digits of its address in `outputs`; a folder that `attnlab.runs push` has written; or
+    `hf://OWNER/NAME`, with `@REVISION` a branch, tag or commit, which huggingface_hub, an extra, fetches.
+    allow_targets: packages of others whose components the run uses; a record permits nothing by itself. In `outputs` nothing is written,
+    and the random generators are left as they were.
+    ValueError, one line: there is no such run, it is not finished, its weights are missing or damaged, or not those of this network; the
+    hub cannot be reached, or holds something else.
     """
-    folder = Path(run) if Path(run).is_dir() else find_run(str(run), read_runs(Path(outputs))).folder
     where = f"load({str(run)!r})"
-    found = read_result(folder)
-    if found.status != FINISHED:
-        raise ConfigError(f"{where}: is {found.status}, not finished{f' ({found.error})' if found.error else ''}")
-    result = dict(found.result)
-    if "members" in result or "weights" in result:
-        raise ConfigError(f"{where}: holds no weights; load the runs or the file that it was made of")
+    if str(run).startswith(HUB):
+        folder = fetched(str(run), where=where)
+    else:
+        folder = Path(run) if Path(run).is_dir() else find_run(str(run), read_runs(Path(outputs))).folder
+    if pushed := is_pushed(folder):
+        result = read_pushed(folder, where=where)
+    else:
+        found = read_result(folder)
+        if found.status != FINISHED:
+            raise ConfigError(f"{where}: is {found.status}, not finished{f' ({found.error})' if found.error else ''}")
+        result = dict(found.result)
+        if "members" in result or "weights" in result:
+            raise ConfigError(f"{where}: holds no weights; load the runs or the file that it was made of")
     plan = plan_of_record(result, paths={"outputs": str(outputs)}, allow=allow_targets, where=where)
     data: Any = recorded(result, where=where)
     with _own_random_numbers():
-        network = network_of(plan, data, folder, (str(result.get("training")), plan.address), where=where)
+        if pushed:
+            network = network_of_pushed(plan, data, folder, where=where)
+        else:
+            network = network_of(plan, data, folder, (str(result.get("training")), plan.address), where=where)
     return Loaded(network.eval(), Normalise(data.mean, data.std), data.classes, data.shape, result)
 
 
@@ -125,7 +138,7 @@ def plan_of_record(result: dict[str, Any], *, paths: dict[str, str], allow: Sequ
 
 def network_of(plan: Plan, data: Any, folder: Path, owners: Sequence[str], *, where: str) -> nn.Module:
     """The network that a run tested (an average of its weights, its best epoch), on the CPU. ConfigError: no last.ckpt, or none of it."""
-    learner, path = make_learner(plan, data, trains=False), folder / "last.ckpt"
+    learner, path = make_learner(looked_at(plan), data, trains=False), folder / "last.ckpt"
     checkpoint, wrong = inspect_checkpoint(path, owners, learner.state_dict()) if path.exists() else ({}, "is missing")
     if wrong:
         raise ConfigError(f"{where}: its last.ckpt {wrong}")

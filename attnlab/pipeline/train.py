@@ -165,6 +165,7 @@ class Run:
             heads=self.heads,
             explainers=self.explainers,
             history=from_one(history),
+            peak_rate=self.peak_rate(),
             seed=self.plan.full["seed"],
         )
 
@@ -176,6 +177,11 @@ class Run:
             self.result["warnings"] = [
                 f"measured on this machine: {what}; the values in the record's `measured`, as overrides, repeat the run"
             ]
+
+    def peak_rate(self) -> float | None:
+        rate = self.plan.full["optimizer"].get("lr")
+        steps = self.data.steps_per_epoch(world_size=self.settings.world_size)
+        return rate and rate * self.learner.peak_factor(steps)
 
     def checkpoint(self) -> dict[str, Any] | None:
         """last.ckpt if it is there, whole, and of this run; one that is not is set aside (BrokenRecord)."""

@@ -2,16 +2,20 @@
 
 from typing import Any
 
+ANY = "C..."
+
 
 def check_shape(shape: Any, letters: str, *, what: str, hint: str = "") -> None:
-    """ValueError unless `shape` is a tuple of positive whole numbers, one for each of `letters` ("CHW": a map, "D": a vector)."""
+    """ValueError unless `shape` is a tuple of positive whole numbers, one for each of `letters` ("CHW": a map, "D": a vector); or, for
+    ANY, one or more."""
     try:
-        fits = len(shape) == len(letters) and all(isinstance(size, int) and size > 0 for size in shape)
+        right = len(shape) >= 1 if letters == ANY else len(shape) == len(letters)
+        fits = right and all(isinstance(size, int) and size > 0 for size in shape)
     except TypeError:  # a number, None, a module
         fits = False
     if not fits:
-        form = f"({', '.join(letters)}{',' * (len(letters) == 1)})"
-        example = {"CHW": "(64, 32, 32)", "D": "(512,)"}.get(letters, form)
+        form = "(C,) or (C, H, W)" if letters == ANY else f"({', '.join(letters)}{',' * (len(letters) == 1)})"
+        example = "(512,)" if letters == "D" else "(64, 32, 32)"
         raise ValueError(
             f"{what} needs a place of shape {form}, without the batch, such as {example}; got {shape}{'; ' * bool(hint)}{hint}"
         )

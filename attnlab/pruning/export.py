@@ -58,7 +58,7 @@ def dependency_graph(backbone: nn.Module, images: Tensor) -> Any:
     try:
         import torch_pruning
     except ImportError as error:
-        raise ValueError("export needs torch-pruning: pip install 'attnlab[prune]'") from error
+        raise ValueError("export needs torch-pruning: pip install torch-pruning") from error
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # on parameters outside of layers, which stay as they are
         return torch_pruning.DependencyGraph().build_dependency(backbone, example_inputs=images[:2], verbose=False)

@@ -6,6 +6,8 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from attnlab.placement.shapes import ANY, check_shape
+
 
 class AdaptiveNoise(nn.Module):
     """Our reading of adaptive noise injection (Tan, Elovici and Binder, "Adaptive Noise Injection for Training Stochastic Student Networks
@@ -40,6 +42,7 @@ class AdaptiveNoise(nn.Module):
         momentum: float = 0.1,
     ) -> None:
         super().__init__()
+        check_shape(shape, ANY, what="adaptive_noise")
         if not 0 <= strength < float("inf"):
             raise ValueError(f"strength must be at least 0, got {strength}")
         if test not in ("seeded", "fresh", "off"):

@@ -4,6 +4,8 @@
 import torch
 from torch import Tensor, nn
 
+from attnlab.placement.shapes import check_shape
+
 
 class AttentionDropout(nn.Module):
     """Multiply a map by its own attention, or erase its peak, one draw a batch (ADL; Choe and Shim, arXiv 1908.10028).
@@ -26,8 +28,7 @@ class AttentionDropout(nn.Module):
 
     def __init__(self, shape: tuple[int, ...], *, drop: float = 0.75, threshold: float = 0.8) -> None:
         super().__init__()
-        if len(shape) != 3:
-            raise ValueError(f"adl needs a (C, H, W) place, got shape {tuple(shape)}")
+        check_shape(shape, "CHW", what="adl")
         for name, value in (("drop", drop), ("threshold", threshold)):
             if not 0 <= value <= 1:
                 raise ValueError(f"{name} must be in [0, 1], got {value}")

@@ -7,6 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from attnlab.placement.shapes import ANY, check_shape
+
 
 class AdvancedDropout(nn.Module):
     """Dropout with a learned, input-dependent mask distribution (Xie et al., arXiv 2010.05244).
@@ -31,6 +33,7 @@ class AdvancedDropout(nn.Module):
 
     def __init__(self, shape: tuple[int, ...], *, reduction: int = 16):
         super().__init__()
+        check_shape(shape, ANY, what="advanced_dropout")
         size = math.prod(shape)
         if not 1 <= reduction <= size:
             raise ValueError(f"reduction must be between 1 and the {size} features of the place, got {reduction}")

@@ -6,6 +6,8 @@ from typing import Literal
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from attnlab.placement.shapes import check_shape
+
 
 class ATAC(nn.Module):
     """y = x * sigmoid(BN(W2 ReLU(BN(W1 x)))): attentional activation (Dai et al., arXiv 2007.07729).
@@ -24,8 +26,7 @@ class ATAC(nn.Module):
 
     def __init__(self, shape: tuple[int, ...], *, reduction: int = 2, context: Literal["local", "global"] = "local"):
         super().__init__()
-        if len(shape) != 3:
-            raise ValueError(f"atac needs a place of shape (C, H, W), got {tuple(shape)}")
+        check_shape(shape, "CHW", what="atac")
         if reduction < 1:
             raise ValueError(f"reduction must be at least 1, got {reduction}")
         if context not in ("local", "global"):

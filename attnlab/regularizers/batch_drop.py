@@ -4,6 +4,7 @@
 import torch
 from torch import Tensor, nn
 
+from attnlab.placement.shapes import check_shape
 from attnlab.regularizers.boxes import box_mask
 
 
@@ -26,8 +27,7 @@ class BatchDrop(nn.Module):
 
     def __init__(self, shape: tuple[int, ...], *, height: float = 0.33, width: float = 1.0) -> None:
         super().__init__()
-        if len(shape) != 3:
-            raise ValueError(f"batch_drop needs a (C, H, W) place, got shape {tuple(shape)}")
+        check_shape(shape, "CHW", what="batch_drop")
         for name, value in (("height", height), ("width", width)):
             if not 0 <= value <= 1:
                 raise ValueError(f"{name} must be a fraction of the map in [0, 1], got {value}")

@@ -5,6 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from attnlab.placement.shapes import check_shape
 from attnlab.regularizers.norm_host import check_norm, take_over
 
 
@@ -42,8 +43,7 @@ class SkewnessReducedBatchNorm2d(nn.BatchNorm2d):
         host: nn.Module | None = None,
     ) -> None:
         check_norm(host, name="bnsr")
-        if len(shape) != 3:
-            raise ValueError(f"bnsr needs a (C, H, W) place, got shape {tuple(shape)}")
+        check_shape(shape, "CHW", what="bnsr")
         for name, value in (("power", power), ("smooth", smooth), ("eps", eps)):
             if not value > 0:
                 raise ValueError(f"{name} must be above 0, got {value}")

@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from attnlab.placement.shapes import check_shape
 from attnlab.regularizers.adl import below
 
 
@@ -48,8 +49,7 @@ class DualAttentionDropBlock(nn.Module):
         seed: float = 1.0,
     ) -> None:
         super().__init__()
-        if len(shape) != 3:
-            raise ValueError(f"dgdm needs a (C, H, W) place, got shape {tuple(shape)}")
+        check_shape(shape, "CHW", what="dgdm")
         for name, value in (("top", top), ("low", low), ("drop", drop), ("high", high), ("floor", floor), ("seed", seed)):
             if not 0 <= value <= 1:
                 raise ValueError(f"{name} must be in [0, 1], got {value}")

@@ -7,6 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from attnlab.placement.shapes import check_shape
+
 
 class DropBlock(nn.Module):
     """Zero blocks of each channel's map, scale the rest (Ghiasi et al., arXiv 1810.12890, Algorithm 1).
@@ -40,8 +42,7 @@ class DropBlock(nn.Module):
         schedule: Literal["linear", "constant"] = "linear",
     ):
         super().__init__()
-        if len(shape) != 3:
-            raise ValueError(f"dropblock needs a (C, H, W) place, got shape {tuple(shape)}; for vectors use dropout")
+        check_shape(shape, "CHW", what="dropblock", hint="for vectors use dropout")
         if not 0 <= drop < 1:
             raise ValueError(f"drop must be in [0, 1), got {drop}")
         if block < 1:

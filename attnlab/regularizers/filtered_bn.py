@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from attnlab.placement.shapes import check_shape
 from attnlab.regularizers.norm_host import check_norm, take_over
 
 
@@ -102,8 +103,7 @@ class FilteredBatchNorm2d(_Filtered):
         eval_stats: Literal["running", "batch"] = "running",
         host: nn.Module | None = None,
     ) -> None:
-        if len(shape) != 3:
-            raise ValueError(f"filtered_bn needs a (C, H, W) place, got shape {tuple(shape)}; for vectors there is FilteredBatchNorm1d")
+        check_shape(shape, "CHW", what="filtered_bn", hint="for vectors there is FilteredBatchNorm1d")
         options = {"threshold": threshold, "eps": eps, "correction": correction, "momentum": momentum, "eval_stats": eval_stats}
         super().__init__(shape[0], host=host, **options)
 
@@ -124,8 +124,7 @@ class FilteredBatchNorm1d(_Filtered):
         per: Literal["feature", "tensor"] = "feature",
         host: nn.Module | None = None,
     ) -> None:
-        if len(shape) != 1:
-            raise ValueError(f"FilteredBatchNorm1d needs a place with vectors, got shape {tuple(shape)}")
+        check_shape(shape, "D", what="FilteredBatchNorm1d")
         if per not in ("feature", "tensor"):
             raise ValueError(f"per must be feature or tensor, got {per!r}")
         options = {"threshold": threshold, "eps": eps, "correction": correction, "momentum": momentum, "eval_stats": eval_stats}

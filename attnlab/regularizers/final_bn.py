@@ -6,6 +6,8 @@ from typing import Literal
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from attnlab.placement.shapes import check_shape
+
 
 class FinalBatchNorm(nn.BatchNorm1d):
     """Batch norm just before the output (Kocaman, Shir and Baeck, arXiv 2011.06319), by torch.nn.BatchNorm1d.
@@ -30,8 +32,7 @@ class FinalBatchNorm(nn.BatchNorm1d):
     def __init__(
         self, shape: tuple[int, ...], *, momentum: float = 0.01, eps: float = 1e-5, eval_stats: Literal["running", "batch"] = "running"
     ) -> None:
-        if len(shape) != 1:
-            raise ValueError(f"final_bn needs a place with vectors, fc or features, got shape {tuple(shape)}")
+        check_shape(shape, "D", what="final_bn", hint="it stands after fc or features")
         if not 0 < momentum <= 1:
             raise ValueError(f"momentum must be in (0, 1], got {momentum}")
         if not eps > 0:

@@ -3,6 +3,7 @@
 
 from torch import nn
 
+from attnlab.placement.shapes import ANY, check_shape
 from attnlab.regularizers.norm_host import check_norm, take_over
 
 
@@ -23,5 +24,6 @@ class GroupNorm(nn.GroupNorm):
         check_norm(host, name="group_norm")
         if groups < 1:
             raise ValueError(f"groups must be at least 1, got {groups}")
+        check_shape(shape, ANY, what="group_norm")
         super().__init__(max(n for n in range(1, min(groups, shape[0]) + 1) if shape[0] % n == 0), shape[0], eps=eps)
         take_over(self, host)

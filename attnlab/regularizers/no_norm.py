@@ -4,6 +4,7 @@
 import torch
 from torch import Tensor, nn
 
+from attnlab.placement.shapes import ANY, check_shape
 from attnlab.regularizers.norm_host import check_norm, take_over
 
 
@@ -20,6 +21,7 @@ class NoNorm(nn.Module):
 
     def __init__(self, shape: tuple[int, ...], *, host: nn.Module | None = None) -> None:
         super().__init__()
+        check_shape(shape, ANY, what="no_norm")
         check_norm(host, name="no_norm")
         self.bias = nn.Parameter(torch.zeros(shape[0]))
         take_over(self, host)

@@ -4,6 +4,8 @@
 import torch
 from torch import Tensor, nn
 
+from attnlab.placement.shapes import check_shape
+
 
 class TopDropBlock(nn.Module):
     """Zero the rows of a map that hold its most active positions (Top-DB-Net; Quispe and Pedrini, arXiv 2010.05435).
@@ -27,8 +29,7 @@ class TopDropBlock(nn.Module):
 
     def __init__(self, shape: tuple[int, ...], *, ratio: float = 0.33) -> None:
         super().__init__()
-        if len(shape) != 3:
-            raise ValueError(f"top_dropblock needs a (C, H, W) place, got shape {tuple(shape)}")
+        check_shape(shape, "CHW", what="top_dropblock")
         if not 0 <= ratio < 1:
             raise ValueError(f"ratio must be in [0, 1), got {ratio}")
         self.ratio = ratio

@@ -115,7 +115,7 @@ class DaskLauncher:
         try:
             from distributed import Client
         except ImportError:
-            raise ValueError('hydra/launcher=dask needs the package distributed: pip install "attnlab[dask]"') from None
+            raise ValueError("hydra/launcher=dask needs the package distributed: pip install distributed") from None
         try:
             return Client(self.address, set_as_default=False, timeout=20)
         except (OSError, ValueError) as error:

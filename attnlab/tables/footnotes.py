@@ -24,6 +24,8 @@ def footnotes(
     if results:
         everything = [found.result for found in results.values()]
         notes += _data_notes(cells, records)
+        if splits := [text for result in everything if (text := result.get("data", {}).get("ood_splits"))]:
+            notes.append(Note("ood", _counted("OOD", splits)))
         devices = [f"{result.get('device', '?')}, precision {result.get('precision', '?')}" for result in everything]
         notes.append(Note("epochs", _counted("epochs", [str(result.get("epochs", "?")) for result in everything])))
         notes.append(Note("device", _counted("device", devices)))

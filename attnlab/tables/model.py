@@ -84,8 +84,8 @@ class Cell:
 class Note:
     """A footnote.
 
-    kind: variant | data | epochs | device | machine | version | commit | warning | defaults | seeds | unfinished | verdict | published |
-    own.
+    kind: variant | data | ood | epochs | device | machine | version | commit | warning | defaults | seeds | unfinished | verdict |
+    published | own.
     """
 
     kind: str

@@ -267,6 +267,11 @@ class Learner(pl.LightningModule):
         """The learning rate of the next step (of the first parameter group)."""
         return self.optimizer.param_groups[0]["initial_lr"] * self.schedule(self.totals.steps)
 
+    def peak_factor(self, steps_per_epoch: int) -> float:
+        """The largest factor of the learning rate that the schedule comes to."""
+        total = self.settings.max_epochs * steps_per_epoch
+        return max(map(self.make_schedule(total_steps=total, steps_per_epoch=steps_per_epoch), range(total)))
+
     @property
     def total_steps(self) -> int:
         return self.settings.max_epochs * self.steps_per_epoch

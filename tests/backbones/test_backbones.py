@@ -23,6 +23,7 @@ from attnlab.backbones.small_cnn import cnn_lc, cnn_mc
 from attnlab.backbones.timm_model import timm_model
 from attnlab.backbones.vgg import vgg16, vgg_bn_drop, vgg_ltpa
 from attnlab.backbones.wide_resnet import wrn16_4, wrn28_10
+from attnlab.config.signatures import GIVEN
 from tests import ROOT
 
 MODEL_FILES = sorted((ROOT / "configs" / "model").glob("*.yaml"))
@@ -357,7 +358,7 @@ def test_yaml_states_the_defaults(path):
     if path.stem == "timm":
         assert settings.pop("name") == "resnet18"
     assert settings == {key: known[key].default for key in settings}
-    required = {key for key, parameter in known.items() if parameter.kind is parameter.KEYWORD_ONLY} - {"name"}
+    required = {key for key, parameter in known.items() if parameter.kind is parameter.KEYWORD_ONLY} - {"name", *GIVEN}
     assert required == set(settings)
 
 

@@ -35,7 +35,7 @@ def test_every_config_builds_and_repeats_its_signatures_defaults(name):
     for parameter in parameters.values():
         assert parameter.kind is parameter.KEYWORD_ONLY
         assert parameter.default is parameter.empty or isinstance(parameter.default, str | int | float | tuple | None)
-    assert data.name == (name if not given_path else "somewhere")
+    assert data.name == ("openood_cifar10" if name == "openood" else "somewhere" if given_path else name)
 
 
 @settings(max_examples=30, deadline=None)

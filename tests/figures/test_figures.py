@@ -257,7 +257,8 @@ def history_of(epochs: int, terms=("ce", "compact")) -> list[dict]:
 @pytest.mark.parametrize("epochs", [1, 2, 200])
 @pytest.mark.parametrize("terms", [("ce",), ("ce", "rect@layer3 with a long name", *(f"term{i}" for i in range(12)))])
 def test_training_curves(tmp_path, drawn, epochs, terms):
-    texts = check(figures.training_curves(history_of(epochs, terms), path=tmp_path / "curves.png"), drawn)
+    texts = check(figures.training_curves(history_of(epochs, terms), path=tmp_path / "curves.png", peak_rate=0.7), drawn)
+    assert any("the schedule's maximum is 0.7" in text for text in texts)
     assert {"loss", "accuracy", "epoch"} <= set(texts)
     assert any(text.startswith("ce ") for text in texts) == (len(terms) > 1)  # a single term is the loss itself
     assert not any("mathdefault" in text for text in texts)

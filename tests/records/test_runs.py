@@ -175,7 +175,7 @@ MISTAKES = {
     ("sort=test/ac",): "no run has the key test/ac; nearest: test/acc",
     ("test/acc>high",): "test/acc>high: > needs a number",
     ("limit=all",): "limit=all: must be a whole number, 0 for all",
-    ("lst",): "lst: is neither a filter (key=value) nor one of list, show, diff, prune",
+    ("lst",): "lst: is neither a filter (key=value) nor one of list, show, diff, push, prune",
     ("by=attention", "metric=test/ac"): "no run has the key test/ac; nearest: test/acc",
     ("by=attention", "status=failed"): "metric=test/acc: none of the 0 finished runs has it",
     ("by=seed", "plot=a.doc"): "plot=a.doc: must end in .png, .pdf or .svg",

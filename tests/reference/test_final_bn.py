@@ -62,7 +62,7 @@ def test_wrong_values() -> None:
         ({"momentum": 0.0}, r"momentum must be in \(0, 1\], got 0"),
         ({"eps": 0.0}, "eps must be above 0"),
         ({"eval_stats": "none"}, "eval_stats must be running or batch"),
-        ({"shape": (3, 4, 4)}, r"needs a place with vectors, fc or features, got shape \(3, 4, 4\)"),
+        ({"shape": (3, 4, 4)}, r"final_bn needs a place of shape \(D,\), .*got \(3, 4, 4\); it stands after fc or features"),
     ):
         with pytest.raises(ValueError, match=match):
             FinalBatchNorm(**{"shape": (3,)} | options)

@@ -67,7 +67,7 @@ def test_wrong_values() -> None:
         ({"strength": 0.0, "learn": True}, "above 0 where it is learnt, got 0"),
         ({"inner": 2}, "must be odd with 1 <= inner < outer, got 2 and 7"),
         ({"outer": 3}, "got 3 and 3"),
-        ({"shape": (3,)}, r"surround needs a \(C, H, W\) place"),
+        ({"shape": (3,)}, r"surround needs a place of shape \(C, H, W\)"),
     ):
         with pytest.raises(ValueError, match=match):
             InhibitorySurround(**{"shape": (3, 6, 6)} | options)

@@ -291,6 +291,13 @@ def test_footnotes_state_what_differs(moons: Any) -> None:
     assert "within 0.5" in notes and "1 [memory], 1 [text]" in notes
 
 
+def test_a_footnote_says_whose_ood_splits(moons: Any) -> None:
+    path = next(path for path in moons.outputs.glob("runs/*/result.json") if '"finished"' in path.read_text())
+    result = json.loads(path.read_text())
+    path.write_text(json.dumps({**result, "data": {**result["data"], "ood_splits": "splits not OpenOOD's: none"}}))
+    assert "OOD: splits not OpenOOD's: none" in [note.text for note in fill(moons.spec, outputs=moons.outputs)[0].notes]
+
+
 def test_another_default_of_a_component_is_told(moons: Any) -> None:
     plan = moons.plans["low lr", "noise .3"][0]
     config = json.loads(json.dumps(plan.full))

@@ -6,7 +6,7 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from attnlab.config.result import BROKEN, FAILED, FINISHED, INTERRUPTED, RUNNING, read_result
+from attnlab.config.result import BROKEN, FAILED, FINISHED, HALTED, INTERRUPTED, RUNNING, read_result
 from attnlab.config.suggest import nearest
 from attnlab.records.about import clock, diff_runs, epochs, metric, show_run
 from attnlab.records.grouping import HEADS, hidden_keys, number_of, rows_of, word_of
@@ -41,10 +41,10 @@ HELP = f"""{__doc__}
                attention=rect, regularizer=none), a metric (test/acc), or status, run_id, device, epochs, seconds, parameters.
                Globs and lists: run_id='digits*' seed=0,1,2. Also !=, <, <=, >, >=: 'test/acc>0.9' 'trainer.max_epochs>=100'
   sort=KEY     the best first where KEY is a metric, else the largest; sort=-KEY turns it round. limit=0 shows all
-  prune        status=failed unless status=interrupted or status=broken is given; never a finished or a running one
+  prune        status=failed unless status=interrupted, status=halted or status=broken is given; never a finished or a running one
   paths.outputs=DIR   where to look (default: outputs)
 """
-COLOURS = {FINISHED: "green", FAILED: "red", BROKEN: "red", INTERRUPTED: "yellow", RUNNING: "cyan"}  # of a status
+COLOURS = {FINISHED: "green", FAILED: "red", BROKEN: "red", INTERRUPTED: "yellow", HALTED: "yellow", RUNNING: "cyan"}  # of a status
 ACTIONS = ("list", "show", "diff", "push", "prune")
 OPTIONS = {
     "list": ("sort", "limit", "by", "metric", "plot"),
@@ -101,7 +101,7 @@ def group_runs(runs: Sequence[StoredRun], words: Sequence[str], *, by: Sequence[
 
 def prune(runs: Sequence[StoredRun], words: Sequence[str], yes: bool) -> None:
     """Remove the failed runs that the filters choose, or list them."""
-    removable = (FAILED, INTERRUPTED, BROKEN)
+    removable = (FAILED, INTERRUPTED, HALTED, BROKEN)
     filters = parse_filters(words, runs)
     wanted = [status for one in filters if one.key == "status" and one.sign == "=" for status in split(one.value)]
     if any(status not in removable for status in wanted):

@@ -11,7 +11,8 @@ if TYPE_CHECKING:
 
 
 class Checkpoint:
-    """`last.ckpt` after an epoch: at most every `seconds`, and always after the last. See `attnlab.training.checkpointing`."""
+    """`last.ckpt` after an epoch: at most every `seconds`, and always after that at which training ends or is halted.
+    See `attnlab.training.checkpointing`."""
 
     order = CHECKPOINT
 
@@ -21,8 +22,8 @@ class Checkpoint:
 
     def on_epoch_end(self, learner: "Learner", row: dict[str, float]) -> None:
         trainer = learner.trainer
-        due = learner.last_epoch or time.monotonic() - self.saved >= self.seconds
-        if not trainer.strategy.broadcast(due):
+        due = learner.last_epoch or learner.halted or time.monotonic() - self.saved >= self.seconds
+        if not trainer.strategy.broadcast(bool(due)):
             return
         trainer.save_checkpoint(self.path)
         self.saved = time.monotonic()

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from attnlab.config.build import build
 from attnlab.config.entries import is_component, normalised
 from attnlab.config.groups import GROUPS, LAYERS, having
 from attnlab.config.optimizer import complete_optimizer
@@ -18,6 +19,7 @@ from attnlab.config.targets import ConfigError, check_allowed, group_choices, lo
 from attnlab.config.teacher import find_teacher
 
 REFERENCE = re.compile(r"\$\{[^{}:$]+\}")  # ${seed}: another key of the same config
+HALT = "attnlab.callbacks.halt.Halt"  # what the option `halt` describes
 METRICS = ("test", "val", "train", "ood", "loc", "explain", "calibration")  # what the names of metrics begin with, beside evaluators' own
 
 
@@ -37,6 +39,10 @@ def check(cfg: Any, *, choices: Mapping[str, Any], overrides: Sequence[str] = ()
     for key, value in tree.items():
         if key == "optimizer":
             full[key], short[key] = complete_optimizer(value, allow=tree["allow_targets"])
+        elif key == "halt" and value is not None:
+            node, _ = complete({"_target_": HALT, **value}, where=key)
+            build(node, where=key)  # its own checks, before anything is trained
+            full[key] = short[key] = {name: node[name] for name in node if name != "_target_"}
         elif key in GROUPS and GROUPS[key].placed:
             full[key], short[key] = _complete_placed(key, value, overrides, allow=tree["allow_targets"])
         else:
@@ -89,6 +95,7 @@ def _check_options(tree: dict[str, Any]) -> None:
         tree[key] = tree.get(key) or {}  # of `evaluator=[]`
     for key in having(several=False, optional=True):
         tree.setdefault(key, {})  # a record from before the group was there
+    tree.setdefault("halt", None)  # a record from before it was there
     options = {field.name: field.type for field in dataclasses.fields(Options)}
     for key, value in tree.items():
         if group := GROUPS.get(key):

@@ -14,7 +14,8 @@ from typing import Any
 from attnlab.config.groups import GROUPS
 from attnlab.config.signatures import conforms
 
-RUNNING, INTERRUPTED, FAILED, FINISHED = "running", "interrupted", "failed", "finished"  # what a result.json states of its run
+# what a result.json states of its run; halted: told to end for now (`attnlab.callbacks.halt`)
+RUNNING, INTERRUPTED, HALTED, FAILED, FINISHED = STATES = ("running", "interrupted", "halted", "failed", "finished")
 MISSING, BROKEN = "missing", "broken"  # what a reader states where there is none, or none to trust
 
 RESULT = "result.json"
@@ -126,7 +127,7 @@ def _wrong(result: Any, name: str | None) -> str:
             return f"is damaged (no {key})"
     if name is not None and address_in(result["run_id"]) != address_in(name):
         return f"belongs to another run ({result['run_id']})"
-    if result["status"] not in (RUNNING, INTERRUPTED, FAILED, FINISHED):
+    if result["status"] not in STATES:
         return f"is damaged (status {result['status']!r})"
     if DIGEST in result and sealed(result) != result:  # one from before there were digests is taken as it is
         return "is damaged (its contents are not what was written)"

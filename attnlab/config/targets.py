@@ -46,6 +46,8 @@ COMPONENTS = (
     "attnlab.training.schedules",
     "attnlab.sweeps.local",
     "attnlab.sweeps.workers",
+    "attnlab.sweeps.search",
+    "attnlab.sweeps.pruners",
 )
 FUNCTIONS = ("attnlab.backbones", "attnlab.training.schedules")
 LIBRARIES = {

@@ -7,11 +7,12 @@ import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from attnlab.callbacks.checkpoint import Checkpoint
+from attnlab.callbacks.halt import Halt
 from attnlab.callbacks.progress import Progress
 from attnlab.config.compose import loosen, words_alone
 from attnlab.config.plan import Plan
@@ -48,7 +49,9 @@ def fit(learner: "Learner", data: ImageData, settings: Settings, *, plan: Plan, 
         os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str((Path(plan.full["paths"]["outputs"]) / ".compiled").absolute()))
         learner.compile_objective(mode=settings.compile_mode)
     images = min(len(loader) * data.batch_size * world, len(data.split("train")))
-    own = {"progress": Progress(images_per_epoch=images)} if settings.progress else {}
+    own: dict[str, Any] = {"progress": Progress(images_per_epoch=images)} if settings.progress else {}
+    if plan.full["halt"]:
+        own["halt"] = Halt(**plan.full["halt"])
     learner.callbacks.add({**own, "checkpoint": Checkpoint(path, seconds=settings.checkpoint_seconds)})
     trainer = settings.trainer()
     with quiet(), _children(plan, world):

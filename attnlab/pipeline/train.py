@@ -9,6 +9,7 @@ from typing import Any
 
 from torch import nn
 
+from attnlab.callbacks.halt import Halt
 from attnlab.callbacks.history import History
 from attnlab.callbacks.validation import Validation
 from attnlab.config.build import build
@@ -25,7 +26,7 @@ from attnlab.records.about import clock
 from attnlab.records.checkpoint import read_checkpoint
 from attnlab.records.lookup import record_of, report, skip
 from attnlab.records.provenance import started
-from attnlab.records.record import FAILED, FINISHED, INTERRUPTED, Record, changed_defaults, from_one
+from attnlab.records.record import FAILED, FINISHED, HALTED, INTERRUPTED, Record, changed_defaults, from_one
 
 log = logging.getLogger("attnlab")
 
@@ -59,6 +60,10 @@ def _worker(plan: Plan, record: Record) -> None:
     fit(learner, data, settings, plan=plan, path=path, resume=path.exists())
 
 
+class Halted(Exception):
+    """The run was told to end for now (`attnlab.callbacks.halt`)."""
+
+
 class Run:
     """One run on its way to its record."""
 
@@ -84,6 +89,12 @@ class Run:
             if self.logger:
                 show(self.logger, self.trained, self.result["metrics"])
             self.writer.save()
+        except Halted as why:
+            self.result["error"] = {"stage": "fit", "kind": "Halted", "message": str(why)}
+            self.end(HALTED)
+            log.info("%s: halted: %s; the same command without halt goes on from there", self.record.run_id, why)
+            print(self.record.result_path, flush=True)
+            return None
         except KeyboardInterrupt:
             self.end(INTERRUPTED)
             raise
@@ -97,7 +108,7 @@ class Run:
             raise RuntimeError(f"{type(error).__name__}: {_first_line(error)}; traceback in {self.folder / 'train.log'}") from error
         finally:
             if self.logger:
-                self.logger.close(failed=self.result["status"] != FINISHED)
+                self.logger.close(failed=self.result["status"] not in (FINISHED, HALTED))
         whole = clock(self.result["finished"] - self.result["started"])
         log.info("%s: finished: training %s of %s", self.record.run_id, clock(self.result["seconds"]), whole)
         if self.logger and self.logger.hint:
@@ -141,8 +152,12 @@ class Run:
             for row in from_one(done) if self.logger else []:
                 self.logger.log(row, step=int(row["epoch"]))
         if len(done) < self.settings.max_epochs and not (checkpoint and checkpoint["attnlab"].get("stopped")):
+            if (halt := self.plan.full["halt"]) and (why := Halt(**halt).reason(done)):
+                raise Halted(why)
             path = self.record.checkpoint_path
             fit(self.learner, self.data, self.settings, plan=self.plan, path=path, resume=checkpoint is not None)
+            if self.learner.halted:
+                raise Halted(self.learner.halted)
         else:
             self.learner.to(self.settings.device)
             self.learner.restore(checkpoint)

@@ -8,7 +8,7 @@ from typing import Any
 
 from attnlab.config.build import build
 from attnlab.config.plan import Plan, outputs
-from attnlab.config.result import FINISHED, read_result, warnings_in
+from attnlab.config.result import FINISHED, HALTED, read_result, warnings_in
 from attnlab.config.targets import ConfigError
 from attnlab.records import images
 from attnlab.records.record import Record, changed_defaults
@@ -37,6 +37,11 @@ def finished(plan: Plan, *, stamps: dict[str, str] | None = None) -> tuple[Recor
         raise ConfigError(f"{record.result_path} was made with other defaults ({'; '.join(changed[:3])}); force=true runs afresh")
     check_images(plan, record, stored, stamps={} if stamps is None else stamps)
     return record, stored
+
+
+def is_halted(plan: Plan) -> bool:
+    """Whether a plan's run was told to end for now."""
+    return read_result(record_of(plan).folder).status == HALTED
 
 
 def check_images(plan: Plan, record: Record, stored: Mapping[str, Any], *, stamps: dict[str, str]) -> None:

@@ -23,7 +23,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
-from attnlab.config.result import BROKEN, FAILED, FINISHED, INTERRUPTED, RUNNING, address_in, read_result, sealed
+from attnlab.config.result import BROKEN, FAILED, FINISHED, HALTED, INTERRUPTED, RUNNING, address_in, read_result, sealed
 from attnlab.records.atomic import free_name, plain_json, set_aside, sweep_temporaries, write_atomic
 from attnlab.records.checkpoint import inspect_checkpoint
 from attnlab.records.lock import hold, hold_if_free, is_locked
@@ -31,7 +31,7 @@ from attnlab.terminal import Visible
 
 log = logging.getLogger("attnlab")
 
-__all__ = ["FAILED", "FINISHED", "INTERRUPTED", "RUNNING", "Record", "changed_defaults", "read_history"]
+__all__ = ["FAILED", "FINISHED", "HALTED", "INTERRUPTED", "RUNNING", "Record", "changed_defaults", "read_history"]
 
 
 RUN_ID = re.compile(r"[\w+=-][\w.+=-]*")

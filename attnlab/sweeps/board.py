@@ -10,7 +10,7 @@ from typing import Any
 
 from attnlab.records.lookup import record_of
 from attnlab.records.record import read_history
-from attnlab.sweeps.journal import DONE, FAILED, RESUMED, Job
+from attnlab.sweeps.journal import DONE, FAILED, HALTED, RESUMED, Job
 from attnlab.terminal import visible
 
 log = logging.getLogger("attnlab")
@@ -71,7 +71,7 @@ class Board:
     def __init__(self, count: int) -> None:
         self.count = count
         self.running: dict[int, Watch] = {}
-        self.counts = {DONE: 0, RESUMED: 0, FAILED: 0}
+        self.counts = {DONE: 0, RESUMED: 0, HALTED: 0, FAILED: 0}
         self.took: list[float] = []
         self.paths: list[Path] = []
         self.live: Any = None

@@ -9,7 +9,7 @@ from attnlab.config.checks import check
 from attnlab.config.compose import hydra_version, loosen, options_last, typed, unresolved
 from attnlab.config.plan import Plan
 from attnlab.config.targets import config_dir
-from attnlab.sweeps import local, workers
+from attnlab.sweeps import local, search, workers
 from attnlab.sweeps.processes import die_with_parent
 from attnlab.terminal import console, leave, message, one_line, reader_left, tells_version
 
@@ -42,6 +42,7 @@ def main(job: Callable[[Plan], Any], *, config_name: str = "train") -> None:
     console()
     local.register()
     workers.register()
+    search.register()
     os.environ["HYDRA_FULL_ERROR"] = "1"  # hand errors to us, who print them in one line
     command = list(sys.argv[1:])
     with one_line():

@@ -8,7 +8,7 @@ from typing import Any
 from attnlab.config import result
 from attnlab.config.compose import words_alone
 from attnlab.records.lookup import record_of
-from attnlab.sweeps.journal import DONE, FAILED, INTERRUPTED, RESUMED, Job
+from attnlab.sweeps.journal import DONE, FAILED, HALTED, INTERRUPTED, RESUMED, Job
 
 
 def words_of(config: Any, job: Job) -> list[str]:
@@ -21,7 +21,7 @@ def note_end(job: Job, code: int, *, log: Path, resumed: bool, stopping: bool = 
     record = record_of(job.plan)
     stored = result.read_result(record.folder).result
     if code == 0:
-        job.outcome = RESUMED if resumed else DONE
+        job.outcome = HALTED if stored.get("status") == result.HALTED else RESUMED if resumed else DONE
         job.value = stored.get("metrics", {}).get(job.plan.full["objective"])
         return False
     if code in (130, -signal.SIGINT) or stopping:

@@ -8,15 +8,16 @@ import shutil
 import socket
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from attnlab.config.checks import check
 from attnlab.config.compose import typed, unresolved, without_hydra
+from attnlab.config.plan import Plan
 from attnlab.config.targets import ConfigError
 from attnlab.records.lookup import finished, record_of
-from attnlab.sweeps.journal import DONE, FAILED, RESUMED, SKIPPED, Job, Journal, first_line
+from attnlab.sweeps.journal import DONE, FAILED, HALTED, RESUMED, SKIPPED, Job, Journal, first_line
 from attnlab.sweeps.task import Task
 from attnlab.sweeps.unchosen import chosen_components, without_unchosen
 
@@ -29,6 +30,7 @@ class Guard:
     def __init__(self, inner: Any, *, context: Any, config: Any, task: Task) -> None:
         self.inner, self.context, self.config, self.task = inner, context, config, task
         self.jobs: list[Job] = []
+        self.require: Callable[[Plan], None] | None = None  # a sweeper's own condition; its ConfigError is the job's failure
         self.chosen: set[str] = set()  # components of any job so far
         self.stamps: dict[str, str] = {}
         self.count = 0
@@ -86,7 +88,11 @@ class Guard:
             log.info("of %d jobs, overrides are dropped where the component is not chosen: %s", len(jobs), counted)
 
     def _config_of(self, job: Job) -> Any:
-        return self.composed.pop(job.overrides, None) or self.loader.load_sweep_config(self.config, list(job.overrides))
+        return self.composed.pop(job.overrides, None) or self.composed_anew(job.overrides)
+
+    def composed_anew(self, overrides: Sequence[str]) -> Any:
+        """The config of a job of these overrides; `_compose` is not asked, which would keep it."""
+        return type(self.loader).load_sweep_config(self.loader, self.config, list(overrides))
 
     def single(self, jobs: Sequence[Job]) -> list[Job]:
         """One job of those that are one run; the others take over how it ends."""
@@ -114,6 +120,8 @@ class Guard:
             job.plan = check(without_hydra(config), choices=config.hydra.runtime.choices, overrides=words)
             if job.plan.full["retries"] < 0:
                 raise ConfigError(f"retries={job.plan.full['retries']}: must be 0 or more")
+            if self.require:
+                self.require(job.plan)
             found = finished(job.plan, stamps=self.stamps)
         except Exception as error:
             self.journal.failure(job, error)
@@ -152,7 +160,7 @@ class Guard:
             elif job.number in values:  # a host that does not see our disk
                 job.outcome, job.value = DONE, values[job.number]
         for job in jobs:
-            if job.outcome in (DONE, RESUMED):
+            if job.outcome in (DONE, RESUMED, HALTED):
                 self.journal.failure_log(job.overrides).unlink(missing_ok=True)
 
     def _read(self, job: Job) -> bool:
@@ -178,6 +186,8 @@ class Guard:
     def close(self) -> None:
         """Leave no file of our own behind but logs of failures."""
         self.loader.__dict__.pop("load_sweep_config", None)
+        if hasattr(self.inner, "close"):
+            self.inner.close()
         self.journal.clear()
         folder = self.journal.folder.parent
         if folder.name == ".hydra":  # ours; every record holds more than Hydra's copy of the command

@@ -20,7 +20,7 @@ from attnlab.terminal import message
 
 log = logging.getLogger("attnlab")
 
-DONE, RESUMED, SKIPPED, FAILED, INTERRUPTED = "done", "resumed", "skipped", "failed", "interrupted"
+DONE, RESUMED, SKIPPED, HALTED, FAILED, INTERRUPTED = "done", "resumed", "skipped", "halted", "failed", "interrupted"
 
 
 @dataclasses.dataclass

@@ -108,10 +108,13 @@ class LocalLauncher:
             finally:
                 for child in self.children:
                     child.signal(signal.SIGKILL)
-                for forking in self.forking.values():
-                    forking.close()
-                self.forking.clear()
         return []
+
+    def close(self) -> None:
+        """After the last launch: a study has one for each of its batches."""
+        for forking in self.forking.values():
+            forking.close()
+        self.forking.clear()
 
     def start_all(self) -> None:
         while self.waiting:

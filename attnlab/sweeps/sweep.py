@@ -19,9 +19,9 @@ from attnlab.config.signatures import complete
 from attnlab.config.targets import config_dir, locate
 from attnlab.records.grouping import HEADS, rows_of
 from attnlab.records.lookup import record_of
-from attnlab.sweeps import local, submitted, workers
+from attnlab.sweeps import local, search, submitted, workers
 from attnlab.sweeps.guard import Guard
-from attnlab.sweeps.journal import DONE, FAILED, INTERRUPTED, RESUMED, SKIPPED, Job
+from attnlab.sweeps.journal import DONE, FAILED, HALTED, INTERRUPTED, RESUMED, SKIPPED, Job
 from attnlab.sweeps.task import Task
 from attnlab.terminal import aligned, console
 
@@ -36,6 +36,7 @@ class Sweep:
     def __init__(self, job: Callable[[Plan], Any]) -> None:
         self.job = job
         self.guards: list[Guard] = []
+        self.sweeper: Any = None
         self.start = time.monotonic()
 
     def run(self, start: Callable[[], Any]) -> int:
@@ -43,15 +44,31 @@ class Sweep:
         from hydra.core.plugins import Plugins
 
         plugins = Plugins.instance()
-        plugins.instantiate_launcher = lambda *given, **named: self.guarded(*given, **named)  # a function: Hydra copies its singletons
+        # functions: Hydra copies its singletons
+        plugins.instantiate_launcher = lambda *given, **named: self.guarded(*given, **named)
+        plugins.instantiate_sweeper = lambda *given, **named: self.sweeper_of(*given, **named)
         try:
             start()
         finally:
-            del plugins.instantiate_launcher
+            del plugins.instantiate_launcher, plugins.instantiate_sweeper
             for guard in self.guards:
                 guard.close()
             self.summarize()
         return sum(job.outcome == FAILED for job in self.jobs)
+
+    def sweeper_of(self, **given: Any) -> Any:
+        """The sweeper that is chosen, Hydra's or ours."""
+        from hydra.core.plugins import Plugins
+        from omegaconf import OmegaConf
+
+        node = OmegaConf.to_container(given["config"].hydra.sweeper, resolve=True)
+        if not node["_target_"].startswith("attnlab."):
+            plugins = Plugins.instance()
+            return type(plugins).instantiate_sweeper(plugins, **given)
+        node.pop("params")  # Hydra's own name for words of the command line, parsed as these are
+        self.sweeper = build(complete(node, where="hydra.sweeper")[0], where="hydra.sweeper")
+        self.sweeper.setup(**given)
+        return self.sweeper
 
     def guarded(self, hydra_context: Any, task_function: Any, config: Any) -> Guard:
         from hydra.core.plugins import Plugins
@@ -77,13 +94,16 @@ class Sweep:
 
     def summarize(self) -> None:
         """The summary, on stderr."""
+        told = list(self.sweeper.summary()) if self.sweeper else self.by_what_was_swept()
         if not self.jobs:
+            for line in told:
+                log.info("%s", line)
             return
         seconds = round(time.monotonic() - self.start)
-        counts = {kind: sum(job.outcome == kind for job in self.jobs) for kind in (DONE, RESUMED, SKIPPED, FAILED, INTERRUPTED, "")}
+        counts = {kind: sum(job.outcome == kind for job in self.jobs) for kind in (DONE, RESUMED, SKIPPED, HALTED, FAILED, INTERRUPTED, "")}
         shown = [f"{count} {kind or 'not started'}" for kind, count in counts.items() if count or kind in (DONE, SKIPPED, FAILED)]
         log.info("sweep of %d jobs, %d:%02d: %s", len(self.jobs), seconds // 60, seconds % 60, ", ".join(shown))
-        for line in self.by_what_was_swept():
+        for line in told:
             log.info("  %s", line)
         for line in self.hints():
             log.info("%s", line)
@@ -147,6 +167,7 @@ def launch(jobs: Sequence[Sequence[str]], *, job: Callable[[Plan], Any], options
     console()
     local.register()
     workers.register()
+    search.register()
     GlobalHydra.instance().clear()
     sweep = Sweep(job)
 

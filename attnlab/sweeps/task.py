@@ -10,8 +10,8 @@ from attnlab.config.checks import check
 from attnlab.config.compose import typed, unresolved
 from attnlab.config.plan import Plan
 from attnlab.config.targets import ConfigError
-from attnlab.records.lookup import finished, record_of
-from attnlab.sweeps.journal import DONE, INTERRUPTED, RESUMED, SKIPPED, Job, Journal, first_line
+from attnlab.records.lookup import finished, is_halted, record_of
+from attnlab.sweeps.journal import DONE, HALTED, INTERRUPTED, RESUMED, SKIPPED, Job, Journal, first_line
 from attnlab.terminal import console
 
 log = logging.getLogger("attnlab")
@@ -61,7 +61,7 @@ class Task:
                 skipped = finished(plan)
                 resumed = resumed or (not plan.full["force"] and record_of(plan).checkpoint_path.exists())
                 job.value = self.job(plan)
-                job.outcome = SKIPPED if skipped else RESUMED if resumed else DONE
+                job.outcome = SKIPPED if skipped else HALTED if is_halted(plan) else RESUMED if resumed else DONE
                 return
             except Exception as error:
                 if isinstance(error, ConfigError) or self.queued_again or not left:

@@ -9,7 +9,15 @@ from typing import Literal
 Mark = Literal["code", "page", "memory", "text", "fig"]
 # metrics that are a share of something, by the last part of their names
 SHARES = ("acc", "error", "ece", "auroc", "aupr_in", "aupr_out", "fpr95", "fpr95_id", "iou", "pointing", "energy_inside")
-STATUSES = ("finished", "running", "interrupted", "failed", "broken", "missing")  # of a run, in the order in which they are listed
+STATUSES = (
+    "finished",
+    "running",
+    "interrupted",
+    "halted",
+    "failed",
+    "broken",
+    "missing",
+)  # of a run, in the order in which they are listed
 
 
 @dataclass(frozen=True)

@@ -74,6 +74,7 @@ class Learner(pl.LightningModule):
         self.optimizer: torch.optim.Optimizer | None = None
         self.history: list[dict[str, float]] = []
         self.stopped = False  # before the last epoch, by a callback
+        self.halted = ""  # for now, and why; not in the checkpoint
         self.steps_per_epoch = 1
         self.totals = EpochSums()
 
@@ -132,6 +133,10 @@ class Learner(pl.LightningModule):
     def stop(self) -> None:
         """End training after this epoch."""
         self.stopped = self.trainer.should_stop = True
+
+    def halt(self, why: str) -> None:
+        """Leave training after this epoch as an interruption does: it can go on."""
+        self.halted, self.trainer.should_stop = why, True
 
     # ---- one step -----------------------------------------------------------------------------------------------------------------
 

@@ -87,7 +87,9 @@ def _cell(table: Table, row: str, column: str, name: str, scale: tuple[float, fl
         interval = span(cell.interval, digits)
         lines.append(f'<div class="small"><span class="p">n = {cell.n}</span> <span class="p">{interval}</span></div>')
     else:
-        status = next((status for status in ("running", "failed", "broken", "interrupted", "missing") if seeds[status]), "missing")
+        status = next(
+            (status for status in ("running", "failed", "broken", "interrupted", "halted", "missing") if seeds[status]), "missing"
+        )
         lines.append(f'<div class="value none st-{status}">{called(status)}</div>')
     unfinished = [status for status in STATUSES[1:] if seeds[status]]
     if rest := [f'<span class="st-{status}">{seeds[status]} {called(status, seeds[status])}</span>' for status in unfinished]:

@@ -28,11 +28,11 @@ OF_RUN = {  # a figure of the run, and what is to be seen in it
     "ood": ("ood_scores", "Scores of four heads on test images and on foreign ones. The further apart, the better."),
     "explainer": (
         "explanations",
-        "Five explainers on the same images, the last of them random. A map is worth what sets it apart from that.",
+        "Five explainers on the same images, the last of them random. A map must differ from that.",
     ),
     "evaluator": (
         "reliability",
-        "Confidence against accuracy. On the diagonal, 80% of the predictions made with 80% confidence are right.",
+        "Confidence against accuracy. On the diagonal, 80% of what is said with 80% confidence is right.",
     ),
     "callback": ("curves", "What a run records of its epochs. Callbacks act between them, and add columns."),
 }

@@ -1,7 +1,7 @@
 """docs/tutorials: every block runs as written, in order, in this process and one empty folder; what is shown as output is what was said.
 
-A block behind `<!-- shown: why -->` is not run: bash must name choices that exist. Numbers in outputs may be others than those shown, names of
-runs, words and their order may not; a line of dots stands for lines that are left out.
+A block behind `<!-- shown: why -->` is not run: bash must name choices that exist. Numbers in outputs may be others than those shown;
+words and their order may not. A line of dots stands for lines that are left out.
 """
 
 import contextlib

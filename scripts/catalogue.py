@@ -6,9 +6,11 @@ papers at the end are docs/systems.yaml.
 
 import argparse
 import ast
+import functools
 import inspect
 import re
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -65,37 +67,62 @@ def papers(*texts: str) -> list[str]:
     return list(dict.fromkeys(re.findall(r"\b\d{4}\.\d{4,5}\b", " ".join(texts))))
 
 
+@functools.cache
+def _tests() -> dict[str, tuple[Path, str]]:
+    return {path.stem: (path, path.read_text()) for path in sorted((ROOT / "tests").rglob("test_*.py"))}
+
+
 def reference_test(stem: str, target: str) -> Path | None:
     """The test named after the choice or its module, else the first that imports what the yaml names."""
     module, _, name = target.rpartition(".")
-    tests = {path.stem: path for path in sorted((ROOT / "tests").rglob("test_*.py"))}
+    tests = _tests()
     imports = re.compile(rf"from {re.escape(module)} import (\([^)]*|[^\n]*)\b{re.escape(name)}\b")
-    named = [tests[f"test_{word}"] for word in (stem, module.rpartition(".")[2]) if f"test_{word}" in tests]
-    return next(iter([*named, *(path for path in tests.values() if imports.search(path.read_text()))]), None)
+    named = [tests[f"test_{word}"][0] for word in (stem, module.rpartition(".")[2]) if f"test_{word}" in tests]
+    return next(iter([*named, *(path for path, text in tests.values() if imports.search(text))]), None)
 
 
-def row(group: str, path: Path) -> str | None:
+@dataclass(frozen=True)
+class Entry:
+    """What a choice's yaml, docstring and test say of it. target: None where the yaml names none, and then there is no docstring."""
+
+    name: str
+    target: str | None
+    comments: list[str]
+    title: str
+    doc: str
+    papers: list[str]
+    command: str
+    test: Path | None
+    checked: str
+    reading: bool
+
+
+def entry(group: str, path: Path) -> Entry:
     text = path.read_text()
     target = target_of(yaml.safe_load(text) or {})
-    if target is None:
-        return None
-    thing = locate(target)
-    doc = inspect.getdoc(thing) or inspect.getdoc(inspect.getmodule(thing)) or ""
-    comments = [line.lstrip("# ").strip() for line in text.splitlines() if line.startswith("#")]
+    thing = locate(target) if target else None
+    doc = (inspect.getdoc(thing) or inspect.getdoc(inspect.getmodule(thing)) or "") if target else ""
+    comments = [line.lstrip("# ").strip() for line in text.splitlines() if line.startswith("#") and not line.startswith("# @")]
     command = next((line for line in comments if line.startswith("python -m attnlab")), f"python -m attnlab.train {group}={path.stem}")
     title = comments[0] if comments and not comments[0].startswith("python -m") else doc
-    links = ", ".join(f"[{paper}](https://arxiv.org/abs/{paper})" for paper in papers(title) or papers(doc)[:1])
-    test = reference_test(path.stem, target)
-    checked = f"[{sentence(ast.get_docstring(ast.parse(test.read_text())) or test.stem)}](../{test.relative_to(ROOT)})" if test else ""
-    reading = "yes" if re.search(r"\bour reading\b", doc, re.I) else ""
-    return f"| {path.stem} | {sentence(title)} | {links} | {checked} | {reading} | `{command.split('  ')[0]}` |"
+    test = reference_test(path.stem, target) if target else None
+    checked = sentence(ast.get_docstring(ast.parse(test.read_text())) or test.stem) if test else ""
+    reading = bool(re.search(r"\bour reading\b", doc, re.I))
+    return Entry(path.stem, target, comments, title, doc, papers(title) or papers(doc)[:1], command.split("  ")[0], test, checked, reading)
+
+
+def row(found: Entry) -> str:
+    links = ", ".join(f"[{paper}](https://arxiv.org/abs/{paper})" for paper in found.papers)
+    checked = f"[{found.checked}](../{found.test.relative_to(ROOT)})" if found.test else ""
+    return f"| {found.name} | {sentence(found.title)} | {links} | {checked} | {'yes' if found.reading else ''} | `{found.command}` |"
 
 
 def page() -> str:
     parts = [HEAD]
     for group in SHOWN:
         assert group in GROUPS, group
-        rows = [found for path in sorted((config_dir() / group).rglob("*.yaml")) if (found := row(group, path))]
+        found = [entry(group, path) for path in sorted((config_dir() / group).rglob("*.yaml"))]
+        rows = [row(one) for one in found if one.target]
         parts.append(
             f"## {group}\n\n| {group}= | what it is | paper | checked | reading | command |\n|---|---|---|---|---|---|\n"
             + "\n".join(rows)

@@ -24,6 +24,7 @@ HEAD = """attnlab: train, test and record one run (or, with -m, a sweep of them)
   Other commands: attnlab.evaluate, attnlab.table, attnlab.runs. Also: --version, --cfg job (the whole configuration as yaml), --hydra-help
   In bash, completion for attnlab-train: eval "$(attnlab-train -sc install=bash)"
 """
+Row = tuple[str, str, str, str]  # key, value, type in words, what it means
 PLACED = {"at": "the place or places, by name, glob or kind: layer3, layer*, {type: norm}", "how": "after | before | replace"}
 PLACED |= {"reads": "other places, or target, whose values it is given", "writes": "[target]: it hands on changed labels"}
 
@@ -60,17 +61,17 @@ def _everything(tree: Mapping[str, Any], choices: Mapping[str, Any]) -> Iterator
             yield _wrapped(f"{name}: ", ", ".join(known))
     yield "\n== Keys (key=value) of what is chosen: value now, type, meaning =="
     for group in GROUPS:
-        nodes = _nodes(group, tree, choices)
-        for title, doc, rows in nodes:
+        found = nodes(group, tree, choices)
+        for title, doc, rows in found:
             yield f"\n{title}  {_first_sentence(doc.doc)}".rstrip()
             yield from _lines(rows)
-        if not nodes:
+        if not found:
             yield f"\n{group}=none"
     yield "\nthe run"
     yield from _lines(_option_rows(tree))
 
 
-def _option_rows(tree: Mapping[str, Any]) -> list[tuple[str, str, str, str]]:
+def _option_rows(tree: Mapping[str, Any]) -> list[Row]:
     known, notes = options_of("attnlab.config.plan", "Options"), _comments(config_dir() / "train.yaml")
     rows = []
     for name, parameter in known.parameters.items():
@@ -79,8 +80,8 @@ def _option_rows(tree: Mapping[str, Any]) -> list[tuple[str, str, str, str]]:
     return rows
 
 
-def _nodes(group: str, tree: Mapping[str, Any], choices: Mapping[str, Any]) -> list[tuple[str, Described, list[tuple[str, str, str, str]]]]:
-    """Title, description and rows of every component that is chosen of a group."""
+def nodes(group: str, tree: Mapping[str, Any], choices: Mapping[str, Any]) -> list[tuple[str, Described, list[Row]]]:
+    """Title, description and rows of every component that is chosen of a group; what a yaml alone holds of `tree` will do."""
     chosen = tree.get(group) or {}
     if not GROUPS[group].several:
         if "_target_" not in chosen:
@@ -94,7 +95,7 @@ def _nodes(group: str, tree: Mapping[str, Any], choices: Mapping[str, Any]) -> l
     return [_component(group, name, entry) for name, entry in chosen.items()]
 
 
-def _component(group: str, name: str, entry: Mapping[str, Any]) -> tuple[str, Described, list[tuple[str, str, str, str]]]:
+def _component(group: str, name: str, entry: Mapping[str, Any]) -> tuple[str, Described, list[Row]]:
     where, notes = f"{group}.{name}", _comments(config_dir() / group / f"{name}.yaml")
     if not GROUPS[group].placed:
         about = described(str(entry.get("_target_", "")))
@@ -107,7 +108,7 @@ def _component(group: str, name: str, entry: Mapping[str, Any]) -> tuple[str, De
     return where, about, rows + _rows(where, {**entry[kind], **short}, about, notes)
 
 
-def _rows(where: str, node: Mapping[str, Any], about: Described, notes: Mapping[str, str]) -> list[tuple[str, str, str, str]]:
+def _rows(where: str, node: Mapping[str, Any], about: Described, notes: Mapping[str, str]) -> list[Row]:
     rows = []
     for key in [*about.parameters, *(key for key in node if key not in about.parameters and not key.startswith("_"))]:
         parameter = about.parameters.get(key) or Parameter(key, "", None)
@@ -135,14 +136,14 @@ def _topic(word: str, tree: Mapping[str, Any], choices: Mapping[str, Any]) -> It
         return
     choice, _, key = rest.partition(".")
     if choice not in group_choices(group):
-        for title, about, rows in _nodes(group, tree, choices):
+        for title, about, rows in nodes(group, tree, choices):
             if found := [row for row in rows if row[0] == word]:
                 yield f"{title}  {_first_sentence(about.doc)}".rstrip()
                 yield from _lines(found)
                 return
         raise ConfigError(f"--help {word}: there is no such choice or key of {group}; {nearest(rest, group_choices(group))}")
     tree, choices = _composed([f"{group}={choice}"])
-    for title, about, rows in _nodes(group, tree, choices):
+    for title, about, rows in nodes(group, tree, choices):
         if key:
             rows = [row for row in rows if row[0] == word]
             if not rows:
@@ -196,7 +197,7 @@ def _first_sentence(doc: str) -> str:
     return re.split(r"(?<=[\w)\]`*])(?:[.;] |(?<=.{20}): )", text, maxsplit=1)[0].rstrip(".")
 
 
-def _lines(rows: Sequence[tuple[str, str, str, str]]) -> Iterator[str]:
+def _lines(rows: Sequence[Row]) -> Iterator[str]:
     """Aligned, a key a line; what is too long for the terminal ends in an ellipsis."""
     width = max(shutil.get_terminal_size((140, 24)).columns, 100)
     first, second = (min(max((len(row[i]) for row in rows), default=0), most) for i, most in ((0, 44), (1, 22)))

@@ -4,7 +4,6 @@ import json
 import os
 import signal
 import socket
-import subprocess
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -14,7 +13,7 @@ import pytest
 from attnlab.sweeps import local
 from attnlab.sweeps.processes import PARENT
 from attnlab.sweeps.warm import Warm, serve
-from tests.commands import Forked, command, module
+from tests.commands import Ended, Forked, module
 from tests.conftest import POINTS
 
 pytestmark = pytest.mark.long
@@ -44,8 +43,9 @@ def words_of(folder: Path, *words: str) -> list[str]:
     return ["-m", *WORDS, f"paths.outputs={folder}", *words]
 
 
-def complete(folder: Path, *words: str, timeout: float = 500) -> subprocess.CompletedProcess:
-    return command("attnlab.train", *words_of(folder, *words), timeout=timeout)
+def complete(folder: Path, *words: str) -> Ended:
+    """A sweep to its end, and the end of what it leaves: loky's processes stay for minutes where Python does not end by itself."""
+    return Forked(sweep, *words_of(folder, *words), session=True).end(500)
 
 
 def results(folder: Path) -> dict[int, dict]:
@@ -107,7 +107,7 @@ def torn(tmp_path_factory: pytest.TempPathFactory) -> dict:
     seen["killed"] = (results(folder), processes_of(folder))
     seen["left"] = {path.name for path in (folder / ".hydra").iterdir()}
 
-    seen["repeated"] = (Forked(sweep, *words_of(folder, *LONG, *LOCAL)).end(500), results(folder))
+    seen["repeated"] = (complete(folder, *LONG, *LOCAL), results(folder))
     seen["state"] = state(folder)
     seen["again"] = complete(folder, *LONG, *LOCAL)
     return seen
@@ -142,7 +142,7 @@ def test_the_repeat_does_what_is_missing(torn: dict) -> None:
 
 def test_repeated_again_nothing_runs_and_no_file_changes(torn: dict) -> None:
     again = torn["again"]
-    assert again.returncode == 0 and "0 done, 2 skipped, 0 failed" in again.stderr
+    assert again.code == 0 and "0 done, 2 skipped, 0 failed" in again.err
     assert state(torn["folder"]) == torn["state"]
     assert torn["left"] & {"multirun.yaml"} and {path.name for path in (torn["folder"] / ".hydra").iterdir()} == {"local"}
 
@@ -152,20 +152,20 @@ def test_submitit_on_this_machine(tmp_path: Path) -> None:
     pytest.importorskip("hydra_plugins.hydra_submitit_launcher")
     words = ["hydra/launcher=submitit_local", "seed=0,1"]
     done = complete(tmp_path, *words)
-    assert done.returncode == 0 and "2 done, 0 skipped, 0 failed" in done.stderr, done.stderr
+    assert done.code == 0 and "2 done, 0 skipped, 0 failed" in done.err, done.err
     assert {seed: result["status"] for seed, result in results(tmp_path).items()} == dict.fromkeys(range(2), "finished")
     assert list((tmp_path / ".hydra" / ".submitit").iterdir())
     before = state(tmp_path)
     again = complete(tmp_path, *words)
-    assert "0 done, 2 skipped, 0 failed" in again.stderr and state(tmp_path) == before
+    assert "0 done, 2 skipped, 0 failed" in again.err and state(tmp_path) == before
 
 
 def test_joblib(tmp_path: Path) -> None:
     """Two jobs, one of which fails in its own process."""
     pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
     done = complete(tmp_path, "hydra/launcher=joblib", "hydra.launcher.n_jobs=2", "model=mlp2d,resnet18")
-    assert done.returncode == 1 and "1 done, 0 skipped, 1 failed" in done.stderr, done.stderr
-    assert "model=resnet18 takes images" in done.stderr and "Traceback" not in done.stderr
-    log = Path(next(line for line in done.stderr.splitlines() if "log: " in line).partition("log: ")[2])
+    assert done.code == 1 and "1 done, 0 skipped, 1 failed" in done.err, done.err
+    assert "model=resnet18 takes images" in done.err and "Traceback" not in done.err
+    log = Path(next(line for line in done.err.splitlines() if "log: " in line).partition("log: ")[2])
     assert log.name == "train.log" and "Traceback" in log.read_text()
     assert sorted(json.loads(path.read_text())["status"] for path in tmp_path.glob("runs/*/result.json")) == ["failed", "finished"]

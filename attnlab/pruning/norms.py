@@ -22,7 +22,7 @@ class NormMasks:
             if not matches(pattern, list(known)):
                 raise ValueError(f"{where}.at: no batch norm matches {pattern!r}; {nearest(pattern, known)}")
         self.norms = {name: known[name] for pattern in at for name in matches(pattern, list(known))}
-        self.masks = {name: torch.ones_like(norm.weight, requires_grad=False) for name, norm in self.norms.items()}
+        self.masks = {name: torch.ones_like(norm.weight) for name, norm in self.norms.items()}
         self.sizes = [len(mask_C) for mask_C in self.masks.values()]
         self.tensors = [tensor for norm in self.norms.values() for tensor in (norm.weight, norm.bias)]
 

@@ -61,6 +61,24 @@ def test_densities() -> None:
     assert torch.equal(again.masks.masks["1"], mask) and again.seen == []
 
 
+def test_votes_and_densities_of_maps_are_of_their_means() -> None:
+    for shape in ((2, 3, 4, 5), (2, 3, 4), (2, 3)):
+        a = torch.randn(shape, generator=torch.Generator().manual_seed(0)).relu()
+        votes, densities = MajorityVote().count(a), ActivationDensity().count(a)
+        for b in range(2):
+            means = [float(a[b, c].mean()) for c in range(3)]
+            assert votes[b].tolist() == [mean > sum(means) / 3 for mean in means]
+            torch.testing.assert_close(densities[b].float(), torch.stack([(a[b, c] > 0).float().mean() for c in range(3)]))
+
+
+def test_channels_go_between_start_and_stop() -> None:
+    callback, learner = MajorityVote(share=0.5, start=0.25, stop=0.5), small_learner()
+    shares = {"1": torch.tensor([0.4, 0.6])}
+    chosen = [callback.choose(Epoch(learner, epoch, 8), shares) for epoch in range(8)]
+    assert [bool(one) for one in chosen] == [False, True, True, True, False, False, False, False]
+    assert chosen[1]["1"].tolist() == [False, True]
+
+
 def test_the_densest_stay() -> None:
     share, mask = torch.tensor([0.9, 0.1, 0.8, 0.7]), torch.tensor([0.0, 1, 1, 1])
     assert densest(share, mask, 0.67).tolist() == [0, 0, 1, 1]

@@ -28,6 +28,10 @@ def test_equals_a_search_over_all_faces(dim: int) -> None:
     found = distance_to_hull(z, points)
     for n in range(len(z)):
         assert found[n].item() == pytest.approx(slow(z[n], points), abs=1e-4 if found[n] < 1e-3 else 1e-7)
+    for size in (1e-6, 1e6):  # when the solver stops is relative to the size of the features
+        torch.testing.assert_close(distance_to_hull(size * z, size * points) / size, found, rtol=1e-6, atol=1e-4)
+        near = distance_to_hull(size * z, size * points)[found > 1e-3] / size
+        torch.testing.assert_close(near, found[found > 1e-3], rtol=1e-7, atol=0)
 
 
 def test_inside_it_is_zero_and_one_point_is_a_neighbour() -> None:
@@ -62,6 +66,7 @@ def test_the_score_is_the_distance_to_the_nearest_class() -> None:
     train, test = banks()
     head = ConvexHull().fit(train)
     assert head.classes == [0, 2]  # not -1
+    assert len(head.fit(train).points) == 2  # fitted anew, nothing stays
     expected = torch.tensor([[slow(z, train.features[train.labels == c]) for c in (0, 2)] for z in test.features], dtype=torch.float64)
     torch.testing.assert_close(head.distances(test), expected, rtol=0, atol=1e-4)
     torch.testing.assert_close(head.score(test), expected.amin(1), rtol=0, atol=1e-4)

@@ -17,7 +17,7 @@ def stage() -> nn.Sequential:
 
 
 def test_equals_a_loop() -> None:
-    module = CrossConnectedStage((4, 6, 6), host=stage(), paths=3).double().eval()
+    module = CrossConnectedStage((4, 6, 6), host=stage().double(), paths=3).double().eval()
     x = torch.randn(2, 4, 6, 6).double()
     y = module(x)
     for b in range(2):

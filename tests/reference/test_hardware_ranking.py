@@ -4,11 +4,13 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from torch import nn
 
 from attnlab.backbones.resnet import resnet18
 from attnlab.callbacks import hardware_ranking
 from attnlab.callbacks.hardware_ranking import HardwareRanking
 from attnlab.network import Network
+from attnlab.pruning import latency
 
 SHAPE = (1, 16, 16)
 FIRST: dict[str, float] = {}  # what the first process of ddp measured, where it is not this one
@@ -78,3 +80,14 @@ def test_a_run_that_measured_says_so_and_is_repeated_by_what_it_states(run, monk
     again = run(*RUN, f"{key}={first['measured'][key]}")
     assert again["metrics"] == first["metrics"] and "measured" not in again
     assert not any("measured" in text for text in again.get("warnings", []))
+
+
+def test_an_output_channel_costs_what_half_of_them_add(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a clock by which a pass takes 2 s and 3 s an output channel."""
+    monkeypatch.setattr(latency, "latency", lambda conv, x, repeats: 2.0 + 3.0 * conv.out_channels)
+    x = torch.zeros(1, 4, 3, 3)
+    assert latency.channel_latency(nn.Conv2d(4, 6, 1), x, 1) == latency.channel_latency(nn.Conv2d(4, 7, 1), x, 1) == 3.0
+    assert latency.channel_latency(nn.Conv2d(4, 1, 1), x, 1) == 5.0  # half of one is none: its share of the whole
+    assert latency.channel_latency(nn.Conv2d(4, 4, 1, groups=2), x, 1) == 14.0 / 4
+    monkeypatch.setattr(latency, "latency", lambda conv, x, repeats: 1.0 / conv.out_channels)
+    assert latency.channel_latency(nn.Conv2d(4, 6, 1), x, 1) == 1e-12

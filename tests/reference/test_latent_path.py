@@ -57,8 +57,10 @@ def test_a_map_is_a_slow_loop_over_its_path(explainer: LatentPath) -> None:
         torch.testing.assert_close(found[b, 0], expected, rtol=1e-4, atol=1e-6)
 
 
-def test_the_steps_of_a_path_lower_its_lagrangian(explainer: LatentPath, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("entropy", [0.1, 300.0])
+def test_the_steps_of_a_path_lower_its_lagrangian(explainer: LatentPath, entropy: float, monkeypatch: pytest.MonkeyPatch) -> None:
     x, target, sums = images(2), torch.tensor([0, 1]), []
+    monkeypatch.setattr(explainer, "entropy", entropy)
     for steps in (0, 10, 60):
         monkeypatch.setattr(explainer, "path_steps", steps)
         images_BTCHW, p_BTK, _ = explainer.path(Patch(), x, target)
@@ -82,6 +84,7 @@ def test_the_seed_decides() -> None:
 @pytest.mark.parametrize("shape", [(1, 28, 28), (3, 9, 14), (2, 4, 5)])
 def test_the_vae_keeps_shapes(shape: tuple[int, ...]) -> None:
     vae, x = SmallVAE(shape, dim=5), torch.randn(3, *shape)
+    assert [conv.kernel_size for conv in vae.convs] == [(3, 3)] * 2
     mean, log_var = vae.encode(x)
     assert mean.shape == log_var.shape == (3, 5) and vae.decode(mean).shape == x.shape
 

@@ -1,9 +1,14 @@
 """Layer removal: distance correlation against a loop and its laws, and blocks that go from the exported network."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 
+from attnlab.backbones.resnet import BasicBlock, resnet18
 from attnlab.callbacks.layer_removal import LayerRemoval
+from attnlab.network import Network
+from attnlab.pruning.blocks import without_empty_blocks
 from attnlab.pruning.distance_correlation import distance_correlation
 
 
@@ -41,6 +46,35 @@ def test_a_block_goes_and_stays_away(run) -> None:
         assert not state["state_dict"][f"network.backbone.{name}.bn2.weight"].any()
     metrics = found["metrics"]
     assert metrics["cost/exported/gap"] < 1e-4 and metrics["cost/exported/multiply_adds"] < metrics["cost/multiply_adds"]
+
+
+def test_blocks_go_once_and_a_resumed_run_knows_which() -> None:
+    torch.manual_seed(0)
+    callback, network = LayerRemoval(blocks=1, prune=0.5), Network(resnet18(3, (1, 8, 8), width=4), shape=(1, 8, 8))
+    learner = SimpleNamespace(network=network, current_epoch=0, settings=SimpleNamespace(max_epochs=4))
+    callback.on_fit_start(learner)
+    asked: list[int] = []
+    callback.scores = lambda learner: asked.append(learner.current_epoch) or {name: i for i, name in enumerate(callback.candidates)}
+    kept = []
+    for learner.current_epoch in range(4):
+        row: dict[str, float] = {}
+        callback.on_epoch_end(learner, row)
+        kept.append(row["blocks/kept"])
+    first, num = next(iter(callback.candidates)), len(callback.candidates)
+    assert asked == [1] and kept == [1.0, *[1 - 1 / num] * 3] and callback.removed == [first]
+    again = LayerRemoval()
+    again.on_fit_start(learner)
+    again.load_state_dict(callback.state_dict())
+    assert again.removed == [first]
+
+
+def test_only_blocks_that_add_nothing_are_left_out() -> None:
+    network = resnet18(3, (1, 8, 8), width=4)
+    for norm, left in ((network.layer1[0].bn2, 1), (network.layer1[1].bn2, 0)):
+        torch.nn.init.zeros_(norm.bias)
+        torch.nn.init.zeros_(norm.weight[left:])
+    without_empty_blocks(network)
+    assert isinstance(network.layer1[0], BasicBlock) and not isinstance(network.layer1[1], BasicBlock)
 
 
 def test_what_is_refused(run) -> None:

@@ -79,6 +79,25 @@ def test_a_batch_norm_after_a_convolution_is_merged_with_it(rule: str) -> None:
     torch.testing.assert_close(LRP(rule=rule).attribute(apart, x, target), expected, rtol=1e-8, atol=1e-10)
 
 
+def test_a_batch_norm_by_itself_shares_its_shift_or_leaves_it_out() -> None:
+    """Before any convolution, and of vectors; relevance of y = scale x + shift is R x or, without the shift, R scale x / (scale x)."""
+    torch.manual_seed(0)
+    for norm, shape in ((nn.BatchNorm2d(3), (2, 3, 2, 2)), (nn.BatchNorm1d(3), (2, 3))):
+        norm = norm.double().eval()
+        for tensor in (norm.weight, norm.bias, norm.running_mean):
+            nn.init.normal_(tensor)
+        x, target = torch.randn(shape, dtype=torch.float64), torch.tensor([0, 2])
+        network = nn.Sequential(norm, nn.Flatten(), nn.Linear(x[0].numel(), 3, bias=False).double())
+        shift_C = (norm.bias - norm.running_mean * norm.weight / (norm.running_var + norm.eps).sqrt()).detach()
+        y = norm(x).detach()
+        relevance = (y * network[2].weight.detach()[target].view_as(y)).double()
+        for zero_bias in (False, True):
+            found = LRP(epsilon=1e-13, zero_bias=zero_bias).attribute(network, x, target)
+            scaled = y - shift_C.view(1, 3, *[1] * (x.ndim - 2))
+            expected = relevance if zero_bias and x.ndim == 4 else relevance * scaled / y
+            torch.testing.assert_close(found, expected, rtol=1e-7, atol=1e-9)
+
+
 class Gated(nn.Module):
     """(w * x summed) * sigmoid(u * x summed), then a SiLU and a product of two values, each for a class."""
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from attnlab.explainers.mask import OptimisedMask
+from attnlab.explainers.mask import OptimisedMask, _moved
 from tests.golden_numbers import golden
 from tests.reference.explained import small
 
@@ -74,6 +74,18 @@ def test_a_map_does_not_depend_on_its_batch_and_the_draws_decide(method: str, mo
     given = {"moves_T2": torch.tensor([move for move, _ in draws]), "noise_Tnss": torch.stack([noise for _, noise in draws])}
     monkeypatch.setattr("attnlab.explainers.attribution.VALUES", 7000)
     torch.testing.assert_close(OptimisedMask(**options).explain(small(), x, target, **given), whole, rtol=1e-8, atol=1e-10)
+
+
+def test_images_are_moved_by_the_slow_loop() -> None:
+    x = torch.arange(12.0).view(1, 1, 3, 4)
+    for down, right in ((0, 0), (0, 1), (1, 0), (-2, 1), (1, -3), (5, 5)):
+        moved = [[float(x[0, 0, min(max(i - down, 0), 2), min(max(j - right, 0), 3)]) for j in range(4)] for i in range(3)]
+        assert _moved(x, [down, right])[0, 0].tolist() == moved
+
+
+def test_moves_are_jitter_of_an_image_of_224_pixels() -> None:
+    moves = [move for move, _ in OptimisedMask(jitter=20, steps=300)._draws(torch.zeros(1, 1, 56, 70), None, None)]
+    assert sorted({one for move in moves for one in move}) == list(range(-5, 6))
 
 
 def test_what_is_refused() -> None:

@@ -29,6 +29,8 @@ def test_equals_a_loop_over_images() -> None:
                 total += path(x[b : b + 1])[0].detach()
         close(y[b], total.relu())
     assert 0 < block.gates.mean() < 1 and block.penalty is None
+    assert [len(path[0].weight) for path in block.paths] == [2] * 3  # C / N channels wide
+    assert len(DynamicMultiPath((2, 4, 5), num_classes=3).paths[0][0].weight) == 1  # and at least 1
 
 
 def test_open_it_is_a_static_block_and_closed_the_identity() -> None:

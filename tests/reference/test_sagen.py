@@ -7,8 +7,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from attnlab.explainers.fitting import fit_module
 from attnlab.explainers.sagen import Sagen
 from attnlab.explainers.two_headed_unet import TwoHeadedUNet
+
+SETTINGS = {"steps": 3, "batch_size": 4, "lr": 0.1, "seed": 7}
 
 
 class Patch(nn.Module):
@@ -86,6 +89,31 @@ def test_the_loss_is_a_slow_loop() -> None:
         expected += 5.0 * float((0.9 * one - one.flip(0)).square().mean() + (0.9 * one - one.flip(0)).abs().mean())
     assert abs(float(found) - expected / 4) < 1e-12
     assert shares["kept"].all() and shares["flipped"].tolist() == [int(one.mean((1, 2)).argmax()) != 1 for one in x]
+
+
+def test_a_map_is_the_mean_difference_over_channels() -> None:
+    class Halves(nn.Module):
+        def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+            return 0.9 * x, x.flip(1)
+
+    explainer, x = Sagen(), torch.randn(4, 3, 2, 2, generator=torch.Generator().manual_seed(0))
+    explainer.generator = Halves()
+    explainer.generator.scale = nn.Parameter(torch.zeros(()))
+    found = explainer.explain(Patch(), x, torch.zeros(4, dtype=torch.long))
+    torch.testing.assert_close(found, (0.9 * x - x.flip(1)).abs().mean(1, keepdim=True))
+
+
+@pytest.mark.parametrize(("num", "size"), [(3, 3), (1, 2), (50, 4)])
+def test_batches_are_drawn_by_the_seed_and_no_larger_than_there_are_images(num: int, size: int) -> None:
+    drawn: list[Tensor] = []
+
+    def batch(index: Tensor) -> Tensor:
+        drawn.append(index)
+        return images(8)[index % 8]
+
+    draws = torch.Generator().manual_seed(7)
+    fit_module(lambda channels: nn.Conv2d(channels, 1, 1), lambda one, x, draws: one(x).square().mean(), batch, num, **SETTINGS)
+    assert [index.tolist() for index in drawn[1:]] == [torch.randint(num, (size,), generator=draws).tolist() for _ in range(3)]
 
 
 def test_transforms() -> None:

@@ -28,6 +28,9 @@ def test_the_scales_shrink_and_the_smallest_channels_go() -> None:
             (mask,) = callback.masks.masks.values()
             assert mask.tolist() == (size >= size.sort().values[4]).double().tolist()
     assert mask.sum() == 4 and callback.masks.share() == 0.5
+    row: dict[str, float] = {}
+    callback.on_epoch_end(learner, row)
+    assert row == {"channels/kept": 0.5}
     dead = mask == 0
     assert (norm.weight[dead] == 0).all() and (norm.bias[dead] == 0).all() and (norm.weight[~dead] != 0).all()
     assert (norm(torch.randn(6, 8).double())[:, dead] == 0).all()

@@ -2,6 +2,7 @@
 
 import copy
 import math
+from collections import OrderedDict
 
 import pytest
 import torch
@@ -47,7 +48,8 @@ def test_the_networks_at_the_ends_of_cycles_are_tested() -> None:
 
 
 def test_mc_dropout_is_the_mean_over_passes_that_drop() -> None:
-    network = Network(nn.Sequential(nn.Linear(5, 40), nn.BatchNorm1d(40), nn.Dropout(0.5), nn.Linear(40, 3)), shape=(5,))
+    layers = {"0": nn.Linear(5, 40), "1": nn.BatchNorm1d(40), "2": nn.Dropout(0.5), "fc": nn.Linear(40, 3)}
+    network = Network(nn.Sequential(OrderedDict(layers)), shape=(5,))
     tested = MCDropout(passes=6).tested(network).eval()
     assert tested.network.backbone[2].training and not tested.network.backbone[1].training
     x = torch.randn(4, 5)
@@ -56,6 +58,8 @@ def test_mc_dropout_is_the_mean_over_passes_that_drop() -> None:
     torch.manual_seed(0)
     p = torch.stack([tested.network(x).logits.double().softmax(1) for _ in range(6)]).mean(0)
     torch.testing.assert_close(out.logits.exp(), p)
+    torch.testing.assert_close(out.features, torch.stack([one.features for one in out.members]).mean(0))
+    assert len(MCDropout(passes=1).tested(network).eval()(x).members) == 1
     assert len(out.members) == 6 and not torch.equal(out.members[0].logits, out.members[1].logits)
     with pytest.raises(ValueError, match="finds no dropout in the network"):
         MCDropout().dropping(Network(nn.Linear(5, 3), shape=(5,)))

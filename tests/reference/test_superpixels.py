@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from attnlab.explainers import superpixels
 from attnlab.explainers.superpixels import adjacency, grid_segments, segments_of, slic
 from tests.golden_numbers import golden
 
@@ -43,6 +44,16 @@ def _reached(inside: torch.Tensor) -> torch.Tensor:
         if torch.equal(grown, reached):
             return reached
         reached = grown
+
+
+def test_without_blurring_and_with_no_segment_above_three_cells(monkeypatch: pytest.MonkeyPatch) -> None:
+    x, asked = torch.rand(3, 12, 12, generator=torch.Generator().manual_seed(0)), []
+    plain = slic(x, 9, sigma=0)
+    assert torch.isfinite(plain.double()).all() and not torch.equal(plain, slic(x, 9))
+    connected = superpixels._connected
+    monkeypatch.setattr(superpixels, "_connected", lambda nearest, *sizes: asked.append(sizes) or connected(nearest, *sizes))
+    slic(x, 9)
+    assert asked == [(8, 48)]  # half a cell of 144 / 9 pixels, and three
 
 
 def test_a_grid_is_of_rectangles() -> None:

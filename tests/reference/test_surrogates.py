@@ -51,9 +51,10 @@ def test_kernel_shap_gives_shapley_values(x: Tensor) -> None:
         assert abs(float(values.sum()) - sign * change) < 1e-4
 
 
-def test_lime_is_a_weighted_ridge_regression(x: Tensor) -> None:
+@pytest.mark.parametrize("alpha", [1.0, 0.1])
+def test_lime_is_a_weighted_ridge_regression(x: Tensor, alpha: float) -> None:
     pytest.importorskip("captum")
-    found = Lime(num_samples=40, num_segments=4, seed=3).explain(Interacting(), x[:1], torch.tensor([1]))
+    found = Lime(num_samples=40, num_segments=4, seed=3, alpha=alpha).explain(Interacting(), x[:1], torch.tensor([1]))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(3)
         z = torch.cat([torch.bernoulli(torch.full((1, 4), 0.5)) for _ in range(40)]).double()
@@ -62,7 +63,7 @@ def test_lime_is_a_weighted_ridge_regression(x: Tensor) -> None:
     weight = torch.exp(-((1 - cosine) ** 2) / (2 * 0.25**2))
     torch.testing.assert_close(similarity(z, 0.25), weight)
     z1 = torch.cat([z, torch.ones(40, 1, dtype=torch.float64)], 1)
-    ridge = torch.diag(torch.tensor([1.0, 1, 1, 1, 0], dtype=torch.float64))
+    ridge = alpha * torch.diag(torch.tensor([1.0, 1, 1, 1, 0], dtype=torch.float64))
     expected = torch.linalg.solve(z1.T * weight @ z1 + ridge, z1.T * weight @ y)[:4]
     torch.testing.assert_close(found[0, 0][[0, 0, 5, 5], [0, 5, 0, 5]], expected, rtol=1e-4, atol=1e-5)
 

@@ -1,5 +1,7 @@
 """Tucker-2: full rank is the convolution, low rank is found, and the proximal step of the nuclear norm."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from torch import nn
@@ -56,6 +58,29 @@ def test_a_decomposed_network() -> None:
     for make in (lambda: decomposed(network, energy=0.0), lambda: RankShrinkage(weight=-1.0)):
         with pytest.raises(ValueError, match="must be"):
             make()
+
+
+def test_an_epoch_s_step_is_by_the_rates_of_its_own_steps() -> None:
+    class Pair(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv = nn.Conv2d(3, 4, 3).double()
+
+    torch.manual_seed(0)
+    callback, backbone = RankShrinkage(weight=2.0), Pair()
+    learner = SimpleNamespace(network=SimpleNamespace(backbone=backbone), optimizer=SimpleNamespace(param_groups=[{"lr": 0.01}]))
+    callback.on_fit_start(learner)
+    expected = backbone.conv.weight.detach().clone()
+    for steps in (3, 1):
+        for step in range(steps):
+            callback.on_step(learner, step)
+        row: dict[str, float] = {}
+        callback.on_epoch_end(learner, row)
+        for mode in (0, 1):
+            expected = shrunk(expected, mode, 2.0 * 0.01 * steps)
+        torch.testing.assert_close(backbone.conv.weight.detach(), expected)
+        out, into = ranks(expected, energy=0.99)
+        assert row["ranks/kept"] == pytest.approx((out / 4 + into / 3) / 2)
 
 
 def test_a_run_loses_rank(run) -> None:

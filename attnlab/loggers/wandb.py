@@ -198,6 +198,7 @@ class WandbLogger:
             "disable_job_creation": True, "host": "", "x_disable_meta": True, "x_disable_stats": True, "x_disable_machine_info": True,
             "x_save_requirements": False, "init_timeout": 20.0, "finish_timeout": 120.0, "finish_timeout_raises": True,
             "program": "attnlab.train", "symlink": False,
+            "x_transaction_log_flush_interval": 1.0,  # seconds; W&B's helper process ends unheard with a process that is killed
         }  # fmt: skip
         # Names that start with x_ are not W&B's public interface: one that a release drops must not stop the logging.
         settings = wandb.Settings(**{name: value for name, value in wanted.items() if name in wandb.Settings.model_fields})

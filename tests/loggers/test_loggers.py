@@ -19,7 +19,8 @@ from omegaconf import OmegaConf
 from PIL import Image
 
 from attnlab.loggers.tensorboard import TensorboardLogger
-from attnlab.loggers.wandb import WandbLogger, direction, has_credentials
+from attnlab.loggers.wandb import WandbLogger, direction
+from attnlab.loggers.wandb_client import has_credentials
 from attnlab.loggers.wandb_log import last_step
 from tests import ROOT
 from tests.loggers.wandb_file import OfflineFile

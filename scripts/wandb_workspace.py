@@ -16,7 +16,8 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from attnlab.loggers.flat import flat_key
-from attnlab.loggers.wandb import direction, has_credentials
+from attnlab.loggers.wandb import direction
+from attnlab.loggers.wandb_client import has_credentials
 from attnlab.tables.model import Metric
 from attnlab.tables.spec import Spec
 from attnlab.tables.views.wandb import CELLS, MATRIX, TABLE_ROW, VALUE, slug

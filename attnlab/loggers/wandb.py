@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
-import netrc
 import os
 import re
 import shlex
-import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
-from urllib.parse import urlsplit
 
+from attnlab.loggers.wandb_client import environment, has_credentials, start
 from attnlab.loggers.wandb_log import earlier, last_step, set_aside, sync_command
 
 log = logging.getLogger(__name__)
@@ -189,30 +186,7 @@ class WandbLogger:
             set_aside(unsent)
 
     def _start(self, mode: str, about: Mapping[str, Any]) -> Any:
-        # Not a setting: W&B reads it from the environment. Its crash reports hold paths and would be sent by offline runs too.
-        os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
-        import wandb
-
-        wanted = {
-            "console": "off", "silent": True, "disable_git": True, "disable_code": True, "save_code": False, "label_disable": True,
-            "disable_job_creation": True, "host": "", "x_disable_meta": True, "x_disable_stats": True, "x_disable_machine_info": True,
-            "x_save_requirements": False, "init_timeout": 20.0, "finish_timeout": 120.0, "finish_timeout_raises": True,
-            "program": "attnlab.train", "symlink": False,
-        }  # fmt: skip
-        # Names that start with x_ are not W&B's public interface: one that a release drops must not stop the logging.
-        settings = wandb.Settings(**{name: value for name, value in wanted.items() if name in wandb.Settings.model_fields})
-        with _without_launch():
-            return wandb.init(
-                project=self.project,
-                entity=self.entity,
-                mode=mode,
-                dir=str(self._folder),
-                # Offline it would shift the steps of what is sent later.
-                resume="allow" if mode == "online" else None,
-                reinit="create_new",
-                settings=settings,
-                **about,
-            )
+        return start(self._folder, mode, project=self.project, entity=self.entity, **about)
 
     def _forget(self) -> None:
         """A start that failed holds its id until W&B's helper process ends."""
@@ -262,7 +236,7 @@ class WandbLogger:
         run's folder is."""
         import wandb
 
-        with _environment("WANDB_DATA_DIR", str((self._folder / "wandb" / "data").absolute())):
+        with environment("WANDB_DATA_DIR", str((self._folder / "wandb" / "data").absolute())):
             artifact = wandb.Artifact(re.sub(r"[^\w.-]+", "_", name, flags=re.ASCII)[-128:], type=kind)
             for key, table in tables.items():
                 artifact.add(table, key)
@@ -304,52 +278,6 @@ def _cell(value: Any) -> Any:
     import wandb
 
     return wandb.Image(value) if hasattr(value, "shape") and len(value.shape) == 3 else value
-
-
-@contextlib.contextmanager
-def _environment(name: str, value: str) -> Iterator[None]:
-    before = os.environ.get(name)
-    os.environ[name] = value
-    try:
-        yield
-    finally:
-        if before is None:
-            del os.environ[name]
-        else:
-            os.environ[name] = before
-
-
-@contextlib.contextmanager
-def _without_launch() -> Iterator[None]:
-    """At the start of a run W&B looks for inputs that its Launch has staged. For that it imports all of its API, a second of CPU where
-    torch is loaded; nothing can have been staged by a module that nobody imported."""
-    from wandb.sdk.wandb_run import Run
-
-    name = "_detect_and_apply_job_inputs"
-    look = getattr(Run, name, None)
-    if look is None or "wandb.sdk.launch" in sys.modules:
-        yield
-        return
-    setattr(Run, name, lambda run: None)
-    try:
-        yield
-    finally:
-        setattr(Run, name, look)
-
-
-def has_credentials() -> bool:
-    """Whether W&B would find a key for its server: WANDB_API_KEY, an identity token, or the server's host in the netrc file."""
-    if os.environ.get("WANDB_API_KEY") or os.environ.get("WANDB_IDENTITY_TOKEN_FILE"):
-        return True
-    host = urlsplit(os.environ.get("WANDB_BASE_URL") or "https://api.wandb.ai").netloc
-    files = [os.environ["NETRC"]] if os.environ.get("NETRC") else ["~/.netrc", "~/_netrc"]
-    for file in files:
-        try:
-            if host in netrc.netrc(Path(file).expanduser()).hosts:
-                return True
-        except (OSError, netrc.NetrcParseError, UnicodeDecodeError, RuntimeError):  # none, unreadable, or no home folder
-            continue
-    return False
 
 
 def direction(key: str) -> Literal["max", "min"] | None:

@@ -162,7 +162,11 @@ class Record:
     def check_links(self) -> None:
         """ValueError where a folder inside a run's, that is written to, is a link: with a run of somebody else it comes along, and may lead
         anywhere. The run's own folder may be one."""
-        inside = [self.folder / "figures", *([self.folder.parent, self.folder] if self.folder.parent.name == "evaluations" else [])]
+        inside = [
+            self.folder / "figures",
+            self.folder / "wandb",
+            *([self.folder.parent, self.folder] if self.folder.parent.name == "evaluations" else []),
+        ]
         for path in inside:
             if path.is_symlink():
                 raise ValueError(f"{path}: is a link to {path.resolve()}, and nothing is written through it; remove it")

@@ -137,7 +137,7 @@ class Sweep:
         """What the jobs' loggers say is to be done now: a line a kind of logger."""
         folders: dict[Any, list[Path]] = {}
         for job in self.jobs:
-            target = job.plan.full["logger"].get("_target_") if job.plan else None
+            target = (job.plan.full.get("logger") or {}).get("_target_") if job.plan else None
             if target:
                 kind = locate(target, allow=job.plan.allow, where="logger")
                 folders.setdefault(kind, []).append(Path(shorten(record_of(job.plan).folder)))

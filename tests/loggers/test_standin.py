@@ -12,7 +12,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from attnlab.config.compose import compose
 from attnlab.loggers.wandb import WandbLogger
+from attnlab.pipeline.mirror import about, in_turn
+from attnlab.records.record import Record
+from tests.conftest import TINY
 from tests.loggers.standin import KEY, Run, StandIn
 from tests.loggers.test_loggers import no_account  # noqa: F401  fixture: no credentials, no way out
 
@@ -103,13 +107,23 @@ def test_sync(run, monkeypatch, tmp_path):
     assert WandbLogger.sweep_hint([result["folder"]]) is None
 
 
-def test_a_forced_run_is_another_one(run, monkeypatch):
+def test_a_forced_run_is_another_one(tmp_path):
     """W&B appends to a run; what is made afresh must not be appended to what it replaces."""
+    plan = compose(TINY)
+    record = Record(tmp_path / "runs" / plan.run_id)
+    result = {"config": plan.full, "overrides": [], "command": "python -m attnlab.train"}
     ids = []
-    monkeypatch.setattr(WandbLogger, "open", lambda self, **about: ids.append(about["run_id"]))
-    for words in ((), ("force=true",), ("force=true",)):
-        run_id = run("logger=wandb", "evaluator=none", *words)["run_id"]
-    assert ids == [run_id, f"{run_id}-2", f"{run_id}-3"]
+    for _ in range(3):
+        record.folder.mkdir(parents=True)
+        ids.append(about(plan, record, result)["run_id"])
+        record.keep_beside()
+    assert ids == [plan.run_id, f"{plan.run_id}-2", f"{plan.run_id}-3"]
+
+
+def test_pictures_take_turns():
+    """So that a bound leaves out no kind for another."""
+    kinds = {"a1.png": "attention", "a2.png": "attention", "a3.png": "attention", "c.png": "curves", "c.pdf": "curves", "s.png": "scores"}
+    assert in_turn(kinds) == ["a1.png", "c.png", "s.png", "a2.png", "a3.png"]
 
 
 def test_the_standin_is_heard(tmp_path):

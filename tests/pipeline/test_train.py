@@ -153,7 +153,7 @@ def test_wandb_offline_holds_the_run(run) -> None:
     assert len(rows) == 2 and rows[-1]["train/loss"] == pytest.approx(result["metrics"]["train/loss"])
     assert told.summary["test/acc"] == pytest.approx(result["metrics"]["test/acc"])
     assert told.run.run_group == "digits-resnet18-w4-se-e2" and list(told.run.tags) == ["se"]
-    assert told.config["model"]["width"] == 4
+    assert told.config["model"] == "resnet18" and told.config["config"]["model"]["width"] == told.config["model_width"] == 4
     assert list(path.parent.glob("files/media/images/figures/curves*.png"))
 
 

@@ -1,4 +1,4 @@
-"""The other roles: a student with a module in a table, a reviewer of a table, a W&B reader, a cluster user, somebody in a notebook."""
+"""The other roles: a student with a module in a table, a reviewer of a table, a cluster user, somebody in a notebook."""
 
 import json
 import re

@@ -129,7 +129,7 @@ def test_an_odd_record_does_not_take_a_table_down(run: Callable[..., dict], tmp_
         run_command(["show", made["run_id"], f"paths.outputs={run.outputs}"])
 
 
-@pytest.mark.parametrize("name", ["evaluations", "figures"])
+@pytest.mark.parametrize("name", ["evaluations", "figures", "wandb"])
 def test_nothing_is_written_through_a_link_inside_a_run(name: str, run: Callable[..., dict], tmp_path: Path) -> None:
     folder = run("trainer.max_epochs=1", base=POINTS)["folder"]
     (tmp_path / "home").mkdir()

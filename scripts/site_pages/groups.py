@@ -96,7 +96,7 @@ def _picture(group: str, pictures: Path | None) -> list[str]:
         return []
     words = inline((pictures / f"{group}.txt").read_text().strip())
     short = words.split(". ")[0]
-    return [f".. figure:: /pictures/{group}.png", f"   :alt: {short}", "   :figclass: drawn", "", f"   {words}", ""]
+    return [f".. figure:: /drawn/{group}.png", f"   :alt: {short}", "   :figclass: drawn", "", f"   {words}", ""]
 
 
 def _overview(group: str, entries: Sequence[tuple[Entry, Path]]) -> list[str]:

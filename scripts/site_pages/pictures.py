@@ -3,6 +3,7 @@
 A picture is FOLDER/GROUP.png with its words in GROUP.txt. Nothing of it is committed: images of a data set are drawn where they are.
 """
 
+import contextlib
 import shutil
 import tempfile
 from pathlib import Path
@@ -42,7 +43,8 @@ def draw(folder: Path) -> None:
     folder.mkdir(parents=True)
     with tempfile.TemporaryDirectory() as outputs:
         plan = compose([*RUN, f"paths.outputs={outputs}"])
-        train(plan)
+        with contextlib.redirect_stdout(None):  # the path of a record that goes with this block
+            train(plan)
         figures = next(Path(outputs).glob("runs/*/figures"))
         for group, (name, words) in OF_RUN.items():
             shutil.copy(figures / f"{name}.png", folder / f"{group}.png")

@@ -1,5 +1,4 @@
-"""Sphinx's settings; `python scripts/build_site.py` is the command. Why Sphinx: CONTRIBUTING.md.
-"""
+"""Sphinx's settings; `python scripts/build_site.py` is the command. Why Sphinx: CONTRIBUTING.md."""
 
 import sys
 from pathlib import Path

@@ -1,9 +1,4 @@
-"""Sphinx's settings; `python scripts/build_site.py` is the command.
-
-Sphinx with the PyData theme, and not mkdocs-material: mkdocs has had no stable release since August 2024 and mkdocs-material is bound to
-it (`mkdocs<2`), while Sphinx (9.2), MyST (5.2) and this theme (0.24), which NumPy and SciPy use, were all released in October and
-November 2026.
-"""
+"""Sphinx's settings; `python scripts/build_site.py` is the command. Why Sphinx: CONTRIBUTING.md."""
 
 import sys
 from pathlib import Path

@@ -96,7 +96,7 @@ def _picture(group: str, pictures: Path | None) -> list[str]:
         return []
     words = inline((pictures / f"{group}.txt").read_text().strip())
     short = words.split(". ")[0]
-    return [f".. figure:: /pictures/{group}.png", f"   :alt: {short}", "   :figclass: drawn", "", f"   {words}", ""]
+    return [f".. figure:: /drawn/{group}.png", f"   :alt: {short}", "   :figclass: drawn", "", f"   {words}", ""]
 
 
 def _overview(group: str, entries: Sequence[tuple[Entry, Path]]) -> list[str]:
@@ -109,7 +109,7 @@ def _overview(group: str, entries: Sequence[tuple[Entry, Path]]) -> list[str]:
 
 def _said(found: Entry, path: Path) -> str:
     if found.title or found.doc:
-        return sentence(found.title or found.doc).replace("\\|", "|")
+        return re.sub(r"\s*\(\d{4}\.\d{4,5}\)", "", sentence(found.title or found.doc)).replace("\\|", "|")  # the paper has a column
     text = yaml.safe_load(path.read_text()) or {}
     return str(text.get("title", "nothing of this group" if found.name == "none" else ""))
 

@@ -3,6 +3,7 @@
 A picture is FOLDER/GROUP.png with its words in GROUP.txt. Nothing of it is committed: images of a data set are drawn where they are.
 """
 
+import contextlib
 import shutil
 import tempfile
 from pathlib import Path
@@ -42,7 +43,8 @@ def draw(folder: Path) -> None:
     folder.mkdir(parents=True)
     with tempfile.TemporaryDirectory() as outputs:
         plan = compose([*RUN, f"paths.outputs={outputs}"])
-        train(plan)
+        with contextlib.redirect_stdout(None):  # the path of a record that goes with this block
+            train(plan)
         figures = next(Path(outputs).glob("runs/*/figures"))
         for group, (name, words) in OF_RUN.items():
             shutil.copy(figures / f"{name}.png", folder / f"{group}.png")
@@ -61,7 +63,7 @@ def _data(images, folder: Path) -> None:
     pictures, _ = coloured(images.images[:8])
     with canvas(folder / "data.png", WIDTH, 1.25) as figure:
         for i, picture in enumerate(pictures):
-            H, W = picture.shape[:2]
+            H, W = images.images.shape[-2:]  # the picture has more
             axes = image_at(figure, 0.1 + i * 0.98, 0.1, 0.9, 0.9, picture, extent=(0, W, H, 0))
             outline_box(axes, images.boxes[i])
             text_at(figure, 0.1 + i * 0.98, 1.04, str(int(images.labels[i])), size=NORMAL)
@@ -69,21 +71,17 @@ def _data(images, folder: Path) -> None:
 
 
 def _regularizers(images, folder: Path) -> None:
-    """What a network is given by those regularisers whose place is the input, by the yamls' own settings."""
+    """What the network is given by regularisers of images, with the settings of their yamls."""
     x_BCHW = images.images[:8].float() / 255
     shown = {"as they are": x_BCHW}
-    for path in sorted((config_dir() / "regularizer").glob("*.yaml")):
-        for name, node in (yaml.safe_load(path.read_text()) or {}).items():
-            if node.get("at") != "input" or "module" not in node:
-                continue
-            torch.manual_seed(3)
-            kind, given = locate(node["module"]["_target_"]), {key: value for key, value in node["module"].items() if key != "_target_"}
-            if node.get("writes"):
-                result = kind(x_BCHW.shape[1:], num_classes=10, **given).train()(x_BCHW, images.labels[:8])[0]
-            else:
-                result = kind(x_BCHW.shape[1:], **given).train()(x_BCHW)
-            if result.shape == x_BCHW.shape:
-                shown[name] = result.detach().clamp(0, 1)
+    for name in ("cutout", "random_erasing", "mixup", "cutmix"):
+        node = yaml.safe_load((config_dir() / "regularizer" / f"{name}.yaml").read_text())[name]
+        kind, given = locate(node["module"]["_target_"]), {key: value for key, value in node["module"].items() if key != "_target_"}
+        torch.manual_seed(3)
+        if "writes" in node:
+            shown[name] = kind(x_BCHW.shape[1:], num_classes=10, **given).train()(x_BCHW, images.labels[:8])[0]
+        else:
+            shown[name] = kind(x_BCHW.shape[1:], **given).train()(x_BCHW)
     with canvas(folder / "regularizer.png", WIDTH, 0.9 * len(shown) + 0.1) as figure:
         for row, (name, x) in enumerate(shown.items()):
             text_at(figure, 0.1, 0.1 + row * 0.9 + 0.32, name, size=NORMAL)

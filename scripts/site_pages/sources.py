@@ -23,7 +23,7 @@ def write(folder: Path, *, pictures: bool) -> None:
     if pictures:
         from site_pages.pictures import draw
 
-        drawn = folder / "pictures"
+        drawn = folder / "drawn"
         draw(drawn)
     _put(folder / "groups" / "index.rst", groups.index())
     for group in groups.names():

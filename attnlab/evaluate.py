@@ -17,6 +17,7 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from attnlab.config.completion import choices, completed, run_ids
 from attnlab.config.compose import compose
 from attnlab.config.groups import GROUPS, having
 from attnlab.config.overrides import key_of, permits
@@ -152,8 +153,16 @@ def evaluate_weights(file: str | Path, overrides: Sequence[str]) -> Path:
     return WeightsEvaluation(compose(overrides), Path(file), command=command).go()
 
 
+def candidates(words: Sequence[str]) -> list[str]:
+    """What may come next, for completion."""
+    keys = ("run=", "weights=", "join=", "paths.outputs=", "data.ood=")
+    return [*keys, *(f"run={name}" for name in run_ids(words)), *(f"join={how}" for how in JOINS), *choices(GROUPS)]
+
+
 def main() -> None:
     words = sys.argv[1:]
+    if completed(words, "attnlab-evaluate", candidates):
+        return
     if not words or {"-h", "--help"} & set(words):
         print(HELP)
         return

@@ -6,6 +6,8 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from attnlab.config.completion import choices, completed, run_ids
+from attnlab.config.groups import GROUPS
 from attnlab.config.result import BROKEN, FAILED, FINISHED, HALTED, INTERRUPTED, RUNNING, read_result
 from attnlab.config.suggest import nearest
 from attnlab.records.about import clock, diff_runs, epochs, metric, show_run
@@ -197,8 +199,19 @@ def run_command(words: Sequence[str]) -> None:
             show_run(*found) if action == "show" else diff_runs(*found)
 
 
+def candidates(words: Sequence[str]) -> list[str]:
+    """What may come next, for completion."""
+    action = words[0] if words and words[0] in ACTIONS else ""
+    options = [f"{key}=" for key in (*OPTIONS.get(action or "list", ()), "paths.outputs")]
+    if action in ("show", "diff", "push"):
+        return [*run_ids(words), *options]
+    return [*(() if words else ACTIONS), *options, *(f"status={status}" for status in COLOURS), *choices(GROUPS)]
+
+
 def main() -> None:
     words = sys.argv[1:]
+    if completed(words, "attnlab-runs", candidates):
+        return
     if {"-h", "--help"} & set(words):
         print(HELP)
         return

@@ -25,6 +25,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from attnlab.config.completion import choices, completed
 from attnlab.config.overrides import FOREIGN, key_of, permits
 from attnlab.config.suggest import nearest
 from attnlab.config.targets import ConfigError
@@ -223,9 +224,17 @@ def _give(text: str, out: Path | None) -> int:
     return 0
 
 
+def candidates(words: Sequence[str]) -> list[str]:
+    """What may come next, for completion."""
+    known = {"action": ACTIONS, "format": FORMATS, "details": DETAILS, "wandb": ("true", "false")}
+    return [f"{key}=" for key in KEYS] + choices(["table"]) + [f"{key}={value}" for key, values in known.items() for value in values]
+
+
 def cli() -> None:
     """A user's mistake ends in one line on stderr and exit code 1."""
     words = sys.argv[1:]
+    if completed(words, "attnlab-table", candidates):
+        return
     if not words or {"-h", "--help"} & set(words):
         from attnlab.tables.spec import table_names
 

@@ -93,8 +93,10 @@ def training_curves(history: Sequence[Mapping[str, float]], *, path: Path, peak_
                 _epoch_axis(last, epochs)
                 most = float(np.nanmax(lines[extra]))
                 shown = thousands(round(most)) if most >= 100 else f"{most:.3g}"
-                told = f"the schedule's maximum is {peak_rate:.3g}" if extra == "lr" and peak_rate is not None else f"at most {shown}"
-                text_at(figure, left, 0.42 + tall + 0.07, f"{extra_title}, {told}", fontsize=SMALL, color=QUIET)
+                told = f"{extra_title}, at most {shown}"
+                if extra == "lr" and peak_rate is not None:
+                    told = f"learning rate; the schedule's maximum is {peak_rate:.3g}"
+                text_at(figure, left, 0.42 + tall + 0.07, told, fontsize=SMALL, color=QUIET)
             last.set_xlabel("epoch", fontsize=SMALL, labelpad=2)
     return Path(path)
 

@@ -22,6 +22,7 @@ class Energy(Adapter):
         super().__init__("EnergyBased", t=positive("temperature", temperature))
 
     def score(self, bank: Bank | Tensor) -> Tensor:
+        """Scores (N,), larger = more OOD, of a bank or of logits (N, K). ValueError: logits that are log-probabilities."""
         scores_N = super().score(bank)
         if (scores_N.abs() < 1e-5).all():  # only rounding would be ranked
             raise ValueError("the logits are log-probabilities (an ensemble's are), whose energy is 0 for every input; use msp or entropy")

@@ -51,6 +51,7 @@ class Explanation:
         return F.adaptive_avg_pool2d(map_B1HW.float(), side).flatten(1)
 
     def fit(self, bank: Bank) -> None:
+        """To a bank whose features are what `describe` gives of the training images."""
         vectors_ND = bank.features.double()
         self.mean_D, sd_D = vectors_ND.mean(0), vectors_ND.std(0, correction=0)
         self.scale_D = torch.where(sd_D > 0, sd_D, 1)
@@ -58,6 +59,7 @@ class Explanation:
             self.fit_vectors((vectors_ND - self.mean_D) / self.scale_D, bank.logits.argmax(1))
 
     def score(self, bank: Bank) -> Tensor:
+        """Scores (N,), larger = more OOD, of such a bank."""
         if self.mean_D is None:
             raise ValueError(f"{type(self).__name__} must be fitted before it scores")
         with exact(bank):

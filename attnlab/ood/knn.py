@@ -26,6 +26,7 @@ class KNN(Adapter):
         self.k = k
 
     def fit(self, bank: Bank | Tensor, labels: Tensor | None = None) -> Self:
+        """Keep the features of a bank, or (N, D); k is at most N. Gives itself back."""
         bank = as_bank(bank, labels)
         if len(bank) < self.k:
             log.warning("knn: k=%d is more than the %d training features; the farthest is taken", self.k, len(bank))

@@ -15,7 +15,8 @@ class MutualInformation:
     needs_fit = False
 
     def fit(self, bank: Bank) -> None:
-        pass
+        """Nothing is fitted."""
 
     def score(self, bank: Bank) -> Tensor:
+        """Scores (N,), larger = more OOD, of a bank that has its members' logits."""
         return decomposition(members_of(bank, "mutual_information"))[2]

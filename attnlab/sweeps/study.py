@@ -85,10 +85,6 @@ class Study:
         if foreign:
             raise set_aside(self.path, f"is damaged (trial {foreign[0]} has parameters of another study)")
 
-    def remove(self) -> None:
-        """A study in which nothing came to an end."""
-        self.path.unlink(missing_ok=True)
-
     # ---- what is there ------------------------------------------------------------------------------------------------------------
 
     @property

@@ -392,7 +392,7 @@ def test_a_real_study_halts_bad_runs_and_a_later_command_takes_them_to_their_end
     )
     (halted,) = [run for run in read_runs(tmp_path) if run.status == "halted"]
     assert halted.metrics == {} and "worse than" in halted.error
-    whole = train("optimizer.lr=1e-6", "seed=0,", "hydra/sweeper=basic")
+    whole = train("optimizer.lr=1e-6", "hydra/sweeper=basic")
     assert whole.code == 0 and {run.status for run in read_runs(tmp_path)} == {"finished"}
     assert len([run for run in read_runs(tmp_path)]) == 2 and "going on after epoch 1 of 4" in (halted.folder / "train.log").read_text()
 

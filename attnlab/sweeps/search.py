@@ -32,7 +32,7 @@ from attnlab.records.record import read_history
 from attnlab.sweeps.guard import Guard
 from attnlab.sweeps.journal import DONE, FAILED, HALTED, RESUMED, SKIPPED, Job
 from attnlab.sweeps.space import space_of
-from attnlab.sweeps.study import Study, check_optuna, samplers, seed_of
+from attnlab.sweeps.study import RUNS, Study, check_optuna, samplers, seed_of
 from attnlab.terminal import aligned
 
 log = logging.getLogger("attnlab")
@@ -144,9 +144,11 @@ class OptunaSweeper:
                 log.info("no trial has come through; the study ends here")
                 study.path.unlink()
                 return returns
-            if failed and self.config.fail_fast is True:
-                break
-        for run in study.best[0].user_attrs.get("runs", []) if study.best else []:
+            if (failed and self.config.fail_fast is True) or {one.number for one in trials} <= {
+                one.number for one in study.having("RUNNING")
+            }:
+                break  # the second: the launcher came to none of them
+        for run in study.best[0].user_attrs.get(RUNS, []) if study.best else []:
             print(study.path.parent.parent / "runs" / run / "result.json", flush=True)
         return returns
 
@@ -172,7 +174,7 @@ class OptunaSweeper:
         outcomes = {job.outcome for job in jobs}
         if not outcomes <= {DONE, RESUMED, SKIPPED, HALTED, FAILED}:
             return
-        about: dict[str, Any] = {"runs": [job.plan.run_id for job in jobs if job.plan]}
+        about: dict[str, Any] = {RUNS: [job.plan.run_id for job in jobs if job.plan]}
         curve = mean_curve([read_history(record_of(job.plan).folder / "metrics.csv") for job in jobs if job.plan], self.metric)
         values = [job.value for job in jobs]
         if FAILED in outcomes:

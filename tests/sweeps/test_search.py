@@ -234,8 +234,9 @@ def test_a_journal_that_cannot_be_trusted_is_set_aside(go, tmp_path: Path) -> No
     path = journal(tmp_path)
     whole = path.read_text()
     for text, wrong in (
-        (whole.replace("data.batch_size", "allow_targets"), r"is damaged \(trial 0 has parameters of another study\)"),
-        (whole.replace('\\"16\\"', '\\"66\\"'), r"is damaged \(trial . has parameters of another study\)"),
+        (whole.replace("data.batch_size", "allow_targets"), r"is damaged \(trial 0 is none of this study\)"),
+        (whole.replace('\\"16\\"', '\\"66\\"'), r"is damaged \(trial . is none of this study\)"),
+        (whole.replace('"batch":', '"patch":'), r"is damaged \(trial . is none of this study\)"),
         ("{}\n" + whole, r"is damaged \(KeyError"),
         (whole.replace("{", "[", 1), r"is damaged \(JSONDecodeError"),
     ):

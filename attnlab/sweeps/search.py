@@ -32,7 +32,7 @@ from attnlab.records.record import read_history
 from attnlab.sweeps.guard import Guard
 from attnlab.sweeps.journal import DONE, FAILED, HALTED, RESUMED, SKIPPED, Job
 from attnlab.sweeps.space import space_of
-from attnlab.sweeps.study import Study, check_optuna, samplers, seed_of
+from attnlab.sweeps.study import RUNS, Study, check_optuna, samplers, seed_of
 from attnlab.terminal import aligned
 
 log = logging.getLogger("attnlab")
@@ -41,7 +41,7 @@ MOST_ROWS = 20  # of the table at the end
 PRUNERS = {"median": "attnlab.sweeps.pruners.Median", "successive_halving": "attnlab.sweeps.pruners.SuccessiveHalving"}
 DEFAULTS = {
     "n_trials": 20, "n_jobs": 1, "metric": "val/acc", "direction": None, "sampler": "tpe", "seed": 0, "startup": 10, "pruner": None,
-    "pruner_options": {}, "params": {},
+    "pruner_options": None, "params": None,  # not {}: Hydra would take no key of its own there
 }  # fmt: skip
 
 
@@ -102,7 +102,7 @@ class OptunaSweeper:
         from omegaconf import OmegaConf
 
         self.config, self.loader = config, hydra_context.config_loader
-        self.params = OmegaConf.to_container(config.hydra.sweeper.params or OmegaConf.create({}), resolve=True)
+        self.params = OmegaConf.to_container(config.hydra.sweeper, resolve=True)["params"] or {}
         self.guard: Guard = Plugins.instance().instantiate_launcher(hydra_context=hydra_context, task_function=task_function, config=config)
         self.guard.require = self.require
 
@@ -123,10 +123,7 @@ class OptunaSweeper:
         study = Study(path, self.space, direction=self.direction, sampler=chosen_by)
         with study.open():
             self.study = study
-            returns = self.run(study)
-        for run in study.best[0].user_attrs.get("runs", []) if study.best else []:
-            print(path.parent.parent / "runs" / run / "result.json", flush=True)
-        return returns
+            return self.run(study)
 
     def run(self, study: Study) -> list[Any]:
         returns = []
@@ -145,10 +142,14 @@ class OptunaSweeper:
             failed = [job for job in jobs if job.outcome == FAILED]
             if failed and not study.having("COMPLETE", "PRUNED", "RUNNING"):  # most likely a mistake that all share
                 log.info("no trial has come through; the study ends here")
-                study.remove()
-                break
-            if failed and self.config.fail_fast is True:
-                break
+                study.path.unlink()
+                return returns
+            if (failed and self.config.fail_fast is True) or {one.number for one in trials} <= {
+                one.number for one in study.having("RUNNING")
+            }:
+                break  # the second: the launcher came to none of them
+        for run in study.best[0].user_attrs.get(RUNS, []) if study.best else []:
+            print(study.path.parent.parent / "runs" / run / "result.json", flush=True)
         return returns
 
     @property
@@ -173,7 +174,7 @@ class OptunaSweeper:
         outcomes = {job.outcome for job in jobs}
         if not outcomes <= {DONE, RESUMED, SKIPPED, HALTED, FAILED}:
             return
-        about: dict[str, Any] = {"runs": [job.plan.run_id for job in jobs if job.plan]}
+        about: dict[str, Any] = {RUNS: [job.plan.run_id for job in jobs if job.plan]}
         curve = mean_curve([read_history(record_of(job.plan).folder / "metrics.csv") for job in jobs if job.plan], self.metric)
         values = [job.value for job in jobs]
         if FAILED in outcomes:

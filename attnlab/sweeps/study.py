@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from attnlab.config.signatures import conforms
 from attnlab.config.targets import ConfigError
 from attnlab.records.atomic import set_aside
 from attnlab.records.lock import hold
@@ -18,7 +19,7 @@ from attnlab.sweeps.space import Space
 log = logging.getLogger("attnlab")
 
 NAME = "study"  # of the one study in a journal
-RETRIED, BATCH = "retries", "batch"  # attributes of a trial: the failed one that it tries again; the batch that it was chosen in
+RETRIED, BATCH, RUNS = "retries", "batch", "runs"  # of a trial: the failed one that it tries again; when it was chosen; its runs
 
 
 def samplers(space: Space, *, startup: int) -> dict[str, Callable[[int], Any]]:
@@ -77,17 +78,13 @@ class Study:
                 load_if_exists=True,
                 sampler=optuna.samplers.RandomSampler(),
             )
-            foreign = [trial.number for trial in self.trials if not self.space.holds(trial.params)]
+            foreign = [trial.number for trial in self.trials if not (self.space.holds(trial.params) and _is_ours(trial.user_attrs))]
         except OSError:
             raise
         except Exception as error:  # whatever Optuna makes of a line that is none
             raise set_aside(self.path, f"is damaged ({type(error).__name__}: {' '.join(str(error).split())})") from error
         if foreign:
-            raise set_aside(self.path, f"is damaged (trial {foreign[0]} has parameters of another study)")
-
-    def remove(self) -> None:
-        """A study in which nothing came to an end."""
-        self.path.unlink(missing_ok=True)
+            raise set_aside(self.path, f"is damaged (trial {foreign[0]} is none of this study)")
 
     # ---- what is there ------------------------------------------------------------------------------------------------------------
 
@@ -169,6 +166,11 @@ class Study:
         if len(self.space.parameters) < 2 or len({trial.value for trial in self.best}) < 2 or len(self.best) < 8:
             return {}
         return get_param_importances(self.study, evaluator=FanovaImportanceEvaluator(seed=0))
+
+
+def _is_ours(attributes: Mapping[str, Any]) -> bool:
+    """Whether a trial says of itself what we write; a file may say anything."""
+    return conforms(attributes.get(BATCH), int) and conforms(attributes.get(RUNS, []), list[str])
 
 
 def check_optuna() -> None:

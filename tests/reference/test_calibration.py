@@ -42,6 +42,7 @@ def test_temperature_and_what_it_does_to_nll_and_ece() -> None:
     for name, scale in (("T1", 1.0), ("Texact", temperature)):
         assert nll(logits / scale, labels) == pytest.approx(float(stored[f"nll_{name}"]), rel=1e-9)
         assert ece(logits / scale, labels, probs=False) == pytest.approx(float(stored[f"ece15_{name}"]), rel=1e-5)
+    assert ece(logits, labels, bins=10, probs=False) == pytest.approx(float(stored["ece10_T1"]), rel=1e-5)
 
 
 @pytest.mark.parametrize("scale", [1e-6, 1e-2, 1.0, 30.0, 1e6])

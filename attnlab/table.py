@@ -1,4 +1,4 @@
-"""python -m attnlab.table table=NAME [action=show|plan|run] [format=text|md|csv|latex|html] [key=value ...]
+"""python -m attnlab.table table=NAME [action=show|plan|run] [format=text|md|csv|latex|html|plot] [key=value ...]
 
 Shows a paper's table beside what was measured here, lists the runs that are missing, or runs them.
 
@@ -6,7 +6,8 @@ Shows a paper's table beside what was measured here, lists the runs that are mis
   action=show              what is there (the default)
   action=plan              what is missing, with commands and an estimate of the time from recorded runs
   action=run               run what is missing, then show; repeat it to go on after a stop
-  format=text              text, md, csv (full precision), latex or html; else by the ending of out
+  format=text              text, md, csv (full precision), latex, html or plot; else by the ending of out
+  format=plot out=FILE.png the first column against each of the others, a point a row (also .pdf, .svg)
   details=[interval,p]     with format=latex: the 95% interval and the p of the paired difference, in a small line beneath each row
   out=FILE                 write there and not to standard output
   overrides=[a=b,c=d]      applied to every cell: another table, labelled as such
@@ -37,8 +38,9 @@ if TYPE_CHECKING:
 
 ACTIONS = ("show", "plan", "run")
 ENDINGS = {".txt": "text", ".md": "md", ".csv": "csv", ".tex": "latex", ".html": "html"}
+ENDINGS |= dict.fromkeys((".png", ".pdf", ".svg"), "plot")
 DETAILS = ("interval", "p")
-FORMATS = tuple(ENDINGS.values())
+FORMATS = tuple(dict.fromkeys(ENDINGS.values()))
 KEYS = ("table", "action", "format", "out", "overrides", "rows", "columns", "seeds", "paths.outputs", "hydra/launcher", "wandb", "details")
 
 
@@ -88,6 +90,8 @@ def read_request(words: Sequence[str]) -> Request:
         raise ConfigError(f"out={out}: its ending says no format; use one of {', '.join(ENDINGS)}, or add format={'|'.join(FORMATS)}")
     ending = ENDINGS.get(out.suffix, "text") if out else "text"
     action, style = given.get("action", "show"), given.get("format", ending)
+    if style == "plot" and not (out and ENDINGS.get(out.suffix) == "plot"):
+        raise ConfigError("format=plot: needs out=FILE.png (or .pdf, .svg)")
     wandb = given.get("wandb", "false")
     for key, value, known in (("action", action, ACTIONS), ("format", style, FORMATS), ("wandb", wandb, ("true", "false"))):
         if value not in known:
@@ -187,6 +191,11 @@ def main(words: Sequence[str]) -> int:
 
 
 def _show(table: "Table", request: Request, records: "Records") -> None:
+    if request.format == "plot":
+        from attnlab.figures.tradeoff import tradeoff
+
+        print(tradeoff(table, path=request.out), flush=True)
+        return
     if request.format == "html":
         from attnlab.tables.views.html.page import write_html
 

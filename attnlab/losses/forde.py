@@ -26,7 +26,15 @@ def input_gradient_repulsion(
 
     Raises ValueError: fewer than two members. Identical members: R = M / B log M, with gradient 0.
     """
-    num_members, num_images = gradients_MBD.shape[:2]
+    *_, kernel_MM = input_gradient_kernel(gradients_MBD, basis_DD=basis_DD, scale_D=scale_D, eps=eps)
+    return kernel_MM.sum(1).log().sum() / gradients_MBD.shape[1]
+
+
+def input_gradient_kernel(
+    gradients_MBD: Tensor, *, basis_DD: Tensor | None = None, scale_D: Tensor | None = None, eps: float = 1e-12
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Squared distances d (M, M, B), bandwidths h (M, B) and the kernel k (M, M) of `input_gradient_repulsion`."""
+    num_members = len(gradients_MBD)
     if num_members < 2:
         raise ValueError("repulsion acts between the members of an ensemble; there is one")
     s_MBD = gradients_MBD if basis_DD is None else gradients_MBD @ basis_DD
@@ -36,8 +44,7 @@ def input_gradient_repulsion(
     sorted_MMB = d_MMB.detach().sort(0).values
     median_MB = (sorted_MMB[(num_members - 1) // 2] + sorted_MMB[num_members // 2]) / 2
     width_MB = median_MB / math.log(num_members) + 1e-12
-    kernel_MM = torch.exp(-d_MMB / width_MB).mean(2)
-    return kernel_MM.sum(1).log().sum() / num_images
+    return d_MMB, width_MB, torch.exp(-d_MMB / width_MB).mean(2)
 
 
 def principal_axes(batches: Iterable[Tensor]) -> tuple[Tensor, Tensor]:

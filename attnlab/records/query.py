@@ -33,7 +33,7 @@ FIELDS = (
 )
 LESS_IS_BETTER = ("loss", "nll", "ece", "adaptive_ece", "classwise_ece", "brier", "fpr95", "fpr95_id", "error")
 LESS_IS_BETTER += ("deletion", "aupc", "autvc", "class_sensitivity", "randomisation", "infidelity", "max_sensitivity")  # explanations
-LESS_IS_BETTER += ("aurc", "risk_at_80", "risk_at_90", "risk_at_95")
+LESS_IS_BETTER += ("mce", "aurc", "risk_at_80", "risk_at_90", "risk_at_95")
 FILTER = re.compile(r"(?P<key>[^=<>!]+?)(?P<sign>!=|<=|>=|=|<|>)(?P<value>.*)")
 RUN = re.compile(r".+-[0-9a-f]{8}")
 

@@ -23,8 +23,8 @@ def test_authors_numbers() -> None:
     for key, pair in (("dml_authors_1", (ZS, ZT)), ("dml_authors_2", (ZT, ZS))):  # which add 1e-8 twice
         own = pair[0].clone().requires_grad_()
         loss = dml(own, pair[1])
-        assert loss.item() == pytest.approx(float(NUMBERS[f"{key}_loss"]), rel=1e-4)
-        torch.testing.assert_close(torch.autograd.grad(loss, own)[0], NUMBERS[f"{key}_g0"], rtol=0, atol=1e-4)
+        assert float(loss.detach()) == pytest.approx(float(NUMBERS[f"{key}_loss"]), rel=1e-5)
+        torch.testing.assert_close(torch.autograd.grad(loss, own)[0], NUMBERS[f"{key}_g0"], rtol=1e-4, atol=1e-6)
 
 
 def test_neither_pulls_the_other_by_its_own_term() -> None:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from attnlab.losses.forde import input_gradient_repulsion
+from attnlab.losses.forde import input_gradient_kernel, input_gradient_repulsion
 from tests.golden_numbers import golden
 
 NAMES = ("w1", "b1", "w2", "b2")
@@ -29,7 +29,10 @@ def test_equals_the_released_code(variant: str) -> None:
     logits, found = gradients(parameters, gold["x"], gold["y"])
     torch.testing.assert_close(found.detach(), gold["input_grad"], rtol=1e-12, atol=1e-13)
     space = {"basis_DD": gold["eigvec"], "scale_D": gold["sqrt_eigval"]} if variant == "pca" else {}
-    repulsion = input_gradient_repulsion(found, eps=gold[f"{variant}_eps"].item(), **space)
+    space["eps"] = gold[f"{variant}_eps"].item()
+    for name, value in zip(("dist", "bandwidth", "kernel"), input_gradient_kernel(found, **space)):
+        torch.testing.assert_close(value.detach(), gold[f"{variant}_{name}"], rtol=1e-11, atol=1e-13)
+    repulsion = input_gradient_repulsion(found, **space)
     torch.testing.assert_close(repulsion.detach(), gold[f"{variant}_repulsion"], rtol=1e-12, atol=1e-13)
     loss = sum(F.cross_entropy(logits_BK, gold["y"]) for logits_BK in logits) + repulsion
     decay = gold["wd_lr_mom"][0]

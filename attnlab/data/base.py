@@ -28,6 +28,7 @@ from attnlab.data.task import OneLabel, SeveralLabels
 __all__ = ["FileSet", "ImageData", "ImageSet", "stratified_order"]
 
 log = logging.getLogger(__name__)
+COLOURS = ((1.0, 0.25, 0.25), (0.25, 1.0, 0.25))  # of group 0 and group 1: equal but for the channel
 RESIDENT_LIMIT = 4 * 2**30  # bytes of uint8 that may live in memory, and at most ...
 RESIDENT_SHARE = 0.4  # ... this share of what is free
 
@@ -58,6 +59,10 @@ class ImageData:
     per_class: train on so many images of each class; imbalance: the first class has so many times the images of the last, with a geometric
     tail between them; label_noise: share of training images whose label is wrong, label_noise_kind: any other class (symmetric) or the next
     one (asymmetric). All of the training split, whoever looks at it, by split_seed; val and test stay as they are. See `data.protocols`.
+    only: the numbers of the classes that are trained on and tested, in the order of their new numbers from 0 on; null: all.
+    colour_bias: in [0, 1], of sets of grey images: they are red (group 0) or green (group 1), and this share of every class's training
+    images is red; of val and test half is. The channels then share one mean and deviation, so that no colour has the higher contrast for
+    the network. A bias in numbers, not with the class, as of InsideBias (2004.06592). null: grey.
     mean, std: per channel, in units of the full range [0, 1]; computed from the training images when not given.
     seed: order and augmentation. split_seed: who is in which split; not the run's seed, so that all runs see the same test images.
     resident: whole set as uint8 on the device (true), streamed through worker processes (false), or by size (null): resident if a split
@@ -87,6 +92,8 @@ class ImageData:
     imbalance: float | None = None
     label_noise: float | None = None
     label_noise_kind: NoiseKind = "symmetric"
+    only: tuple[int, ...] | None = None
+    colour_bias: float | None = None
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
     seed: int = 0
@@ -117,6 +124,12 @@ class ImageData:
             raise ValueError(f"imbalance is how many times the first class is larger than the last, at least 1, got {self.imbalance}")
         if self.label_noise is not None and not 0 <= self.label_noise <= 1:
             raise ValueError(f"label_noise is a share of the training images in [0, 1], got {self.label_noise}")
+        if self.only is not None:
+            self.only = tuple(self.only)
+            if len(self.only) < 2 or len(set(self.only)) != len(self.only) or min(self.only) < 0:
+                raise ValueError(f"only takes the numbers of two or more classes, each once, got {list(self.only)}")
+        if self.colour_bias is not None and not 0 <= self.colour_bias <= 1:
+            raise ValueError(f"colour_bias is a share in [0, 1], or null for grey images, got {self.colour_bias}")
         if len(set(self.ood)) != len(self.ood):
             raise ValueError(f"ood names a set twice: {list(self.ood)}")
         if reserved := {"train", "val", "test"} & set(self.ood):
@@ -187,6 +200,8 @@ class ImageData:
             self.split(name)
         if self.mean is None or self.std is None:
             self.mean, self.std = _mean_std(self.split("train"))
+            if self.colour_bias is not None:
+                self.mean, self.std = _shared(self.mean, self.std)
         if len(self.mean) != self.shape[0] or len(self.std) != self.shape[0]:
             raise ValueError(f"mean and std need {self.shape[0]} values, one a channel, got {len(self.mean)} and {len(self.std)}")
         if self.batch_size > len(self.split("train")) and self.drop_last:
@@ -233,7 +248,7 @@ class ImageData:
             if name == "train" or (name == "val" and self.val > 0):
                 self._split_training()
             elif name in self.own_splits():
-                self._cache[name] = self._settle(self._checked(name, self.load(name)), training=False)
+                self._cache[name] = self._settle(self._own(name), training=False)
             else:
                 from attnlab.data import ood
 
@@ -281,7 +296,7 @@ class ImageData:
 
     def _split_training(self) -> None:
         """Fill `train`, and `val` where it is held out."""
-        whole = self._checked("train", self.load("train"))
+        whole = self._own("train")
         order_N = stratified_order(whole.labels, self.split_seed)
         num_val = round(self.val * len(whole))
         if self.val > 0 and not 0 < num_val < len(whole):
@@ -313,6 +328,20 @@ class ImageData:
             raise ValueError(f"labels={self.labels} is more than the {len(labels_N)} training images of {self.name}")
         chosen = stratified_order(labels_N, self.split_seed)[: self.labels]
         return torch.full_like(labels_N, -1).index_copy_(0, chosen, labels_N[chosen])
+
+    def _own(self, split: str) -> ImageSet | FileSet:
+        """One of the set's own splits, of the classes and in the colours that are asked for."""
+        images = self.load(split)
+        if self.only is not None:
+            if max(self.only) >= len(images.classes):
+                raise ValueError(f"only={list(self.only)}: {self.name} has the classes 0..{len(images.classes) - 1}")
+            images = only_classes(images, self.only)
+        if self.colour_bias is not None:
+            if len(images.shape) != 3 or images.shape[0] != 1:
+                raise ValueError(f"colour_bias is of grey images, and those of {self.name} have the shape {images.shape}; leave it null")
+            share = self.colour_bias if split == "train" else 0.5
+            images = in_colours(images.in_memory(), share, stream_seed("colour", split, self.split_seed))
+        return self._checked(split, images)
 
     def _checked(self, split: str, images: ImageSet | FileSet) -> ImageSet | FileSet:
         if len(images) == 0:
@@ -372,6 +401,31 @@ def _files_below(path: Path) -> Iterator[tuple[str, int, int]]:
             else:
                 found = entry.stat()
                 yield entry.path, found.st_size, found.st_mtime_ns
+
+
+def only_classes(images: ImageSet | FileSet, classes: tuple[int, ...]) -> ImageSet | FileSet:
+    """The images of some classes, which are numbered anew in their order."""
+    number = torch.full((len(images.classes),), -1)
+    number[list(classes)] = torch.arange(len(classes))
+    kept = images.subset((number[images.labels] >= 0).nonzero()[:, 0])
+    return replace(kept, labels=number[kept.labels], classes=tuple(images.classes[one] for one in classes))
+
+
+def in_colours(images: ImageSet, share: float, seed: int) -> ImageSet:
+    """Grey images in red, `share` of every class as nearly as whole images allow, and green; `groups` 0 and 1 say which."""
+    order_N = stratified_order(images.labels - images.labels.min(), seed)
+    groups_N = torch.ones(len(images), dtype=torch.long)
+    groups_N[order_N[: round(share * len(images))]] = 0
+    ink_NC11 = torch.tensor(COLOURS)[groups_N][:, :, None, None]
+    pixels = (images.images * ink_NC11).round().to(torch.uint8).contiguous(memory_format=torch.channels_last)
+    return replace(images, images=pixels, groups=groups_N)
+
+
+def _shared(mean: tuple[float, ...], std: tuple[float, ...]) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """One mean and deviation for all channels together."""
+    whole = sum(mean) / 3
+    square = sum(s * s + m * m for m, s in zip(mean, std)) / 3
+    return (whole,) * 3, ((square - whole * whole) ** 0.5,) * 3
 
 
 def _unit(images: Tensor) -> float:

@@ -1,12 +1,13 @@
 """docs/catalogue.md from the yamls, docstrings and tests: `python scripts/catalogue.py` writes it, `--check` compares.
 
-A row a choice of every group: its name, what it is, its paper, its reference test, a command. Nothing of that is written by hand; the
-papers at the end are docs/systems.yaml.
+A row a choice of every group: its name, what it is, its paper, its reference test, its costs, a command. Nothing of that is written by
+hand; the papers at the end are docs/systems.yaml, the costs docs/costs.json, which `scripts/bench.py costs` measures.
 """
 
 import argparse
 import ast
 import inspect
+import json
 import re
 import sys
 from pathlib import Path
@@ -21,6 +22,7 @@ from attnlab.config.groups import GROUPS  # noqa: E402
 from attnlab.config.targets import config_dir, locate  # noqa: E402
 
 PAGE = ROOT / "docs" / "catalogue.md"
+COSTS = ROOT / "docs" / "costs.json"
 SYSTEMS = ROOT / "docs" / "systems.yaml"
 SHOWN = (
     "model",
@@ -41,7 +43,6 @@ HEAD = """# Catalogue
 
 Everything that a config group can choose, written by `python scripts/catalogue.py` from the yamls, docstrings and tests; a test holds this
 page to them. *Checked*: its reference test, in that test's own words. *Reading*: part of the definition is ours; the docstring says which.
-Costs in parameters and per cent of a step: `python scripts/bench.py components`.
 """
 
 
@@ -74,7 +75,37 @@ def reference_test(stem: str, target: str) -> Path | None:
     return next(iter([*named, *(path for path in tests.values() if imports.search(path.read_text()))]), None)
 
 
-def row(group: str, path: Path) -> str | None:
+class Costs:
+    """What docs/costs.json says: parameters and, where they were measured, the share of a step that a choice adds."""
+
+    def __init__(self, stored: dict[str, Any]) -> None:
+        self.stored, self.choices = stored, stored["costs"]["choices"]
+
+    @property
+    def groups(self) -> set[str]:
+        return {choice.partition("/")[0] for choice in self.choices}
+
+    @property
+    def names(self) -> list[str]:
+        """The columns that there are numbers for."""
+        return ["parameters", *(["step"] if any("step" in found for found in self.choices.values()) else [])]
+
+    def cells(self, choice: str) -> str:
+        found = self.choices.get(choice, {})
+        number = f"{found['parameters']:+,}" if found.get("parameters") else "0" if found else "not here"
+        step = f"{100 * found['step']:+.0f} %" if "step" in found else ""
+        return "".join(f" {value} |" for value, _ in zip((number, step), self.names))
+
+    def words(self) -> str:
+        costs, machine = self.stored["costs"], self.stored["machine"]
+        text = f"*Parameters*: what a choice at its yaml's own place adds to the {costs['plain']:,} of ResNet-18 for 10 classes of 3x32x32"
+        if "step" in self.names:
+            network = f"ResNet-18 of width {costs['width']} on {costs['batch_size']} images"
+            text += f".\n*Step*: what it adds to a training step of a {network}, in {costs['by']} ({machine['device']})"
+        return f"{text}:\n`{self.stored['command']}`.\n"
+
+
+def row(group: str, path: Path, costs: Costs) -> str | None:
     text = path.read_text()
     target = target_of(yaml.safe_load(text) or {})
     if target is None:
@@ -88,19 +119,26 @@ def row(group: str, path: Path) -> str | None:
     test = reference_test(path.stem, target)
     checked = f"[{sentence(ast.get_docstring(ast.parse(test.read_text())) or test.stem)}](../{test.relative_to(ROOT)})" if test else ""
     reading = "yes" if re.search(r"\bour reading\b", doc, re.I) else ""
-    return f"| {path.stem} | {sentence(title)} | {links} | {checked} | {reading} | `{command.split('  ')[0]}` |"
+    cost = costs.cells(f"{group}/{path.stem}") if group in costs.groups else ""
+    return f"| {path.stem} | {sentence(title)} | {links} | {checked} | {reading} |{cost} `{command.split('  ')[0]}` |"
 
 
 def page() -> str:
-    parts = [HEAD]
+    costs = Costs(json.loads(COSTS.read_text()))
+    parts = [HEAD + costs.words()]
     for group in SHOWN:
         assert group in GROUPS, group
-        rows = [found for path in sorted((config_dir() / group).rglob("*.yaml")) if (found := row(group, path))]
-        parts.append(
-            f"## {group}\n\n| {group}= | what it is | paper | checked | reading | command |\n|---|---|---|---|---|---|\n"
-            + "\n".join(rows)
-            + "\n"
-        )
+        rows = [found for path in sorted((config_dir() / group).rglob("*.yaml")) if (found := row(group, path, costs))]
+        heads = [
+            f"{group}=",
+            "what it is",
+            "paper",
+            "checked",
+            "reading",
+            *(costs.names if group in costs.groups else []),
+            "command",
+        ]
+        parts.append("\n".join([f"## {group}", "", f"| {' | '.join(heads)} |", "|---" * len(heads) + "|", *rows, ""]))
     parts.append(systems())
     return "\n".join(parts)
 

@@ -1,13 +1,14 @@
 """docs/catalogue.md from the yamls, docstrings and tests: `python scripts/catalogue.py` writes it, `--check` compares.
 
-A row a choice of every group: its name, what it is, its paper, its reference test, a command. Nothing of that is written by hand; the
-papers at the end are docs/systems.yaml.
+A row a choice of every group: its name, what it is, its paper, its reference test, its costs, a command. Nothing of that is written by
+hand; the papers at the end are docs/systems.yaml, the costs docs/costs.json, which `scripts/bench.py costs` measures.
 """
 
 import argparse
 import ast
 import functools
 import inspect
+import json
 import re
 import sys
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ from attnlab.config.groups import GROUPS  # noqa: E402
 from attnlab.config.targets import config_dir, locate  # noqa: E402
 
 PAGE = ROOT / "docs" / "catalogue.md"
+COSTS = ROOT / "docs" / "costs.json"
 SYSTEMS = ROOT / "docs" / "systems.yaml"
 SHOWN = (
     "model",
@@ -43,7 +45,6 @@ HEAD = """# Catalogue
 
 Everything that a config group can choose, written by `python scripts/catalogue.py` from the yamls, docstrings and tests; a test holds this
 page to them. *Checked*: its reference test, in that test's own words. *Reading*: part of the definition is ours; the docstring says which.
-Costs in parameters and per cent of a step: `python scripts/bench.py components`.
 """
 
 
@@ -81,6 +82,36 @@ def reference_test(stem: str, target: str) -> Path | None:
     return next(iter([*named, *(path for path, text in tests.values() if imports.search(text))]), None)
 
 
+class Costs:
+    """What docs/costs.json says: parameters and, where they were measured, the share of a step that a choice adds."""
+
+    def __init__(self, stored: dict[str, Any]) -> None:
+        self.stored, self.choices = stored, stored["costs"]["choices"]
+
+    @property
+    def groups(self) -> set[str]:
+        return {choice.partition("/")[0] for choice in self.choices}
+
+    @property
+    def names(self) -> list[str]:
+        """The columns that there are numbers for."""
+        return ["parameters", *(["step"] if any("step" in found for found in self.choices.values()) else [])]
+
+    def cells(self, choice: str) -> str:
+        found = self.choices.get(choice, {})
+        number = f"{found['parameters']:+,}" if found.get("parameters") else "0" if found else "not here"
+        step = f"{100 * found['step']:+.0f} %" if "step" in found else ""
+        return "".join(f" {value} |" for value, _ in zip((number, step), self.names))
+
+    def words(self) -> str:
+        costs, machine = self.stored["costs"], self.stored["machine"]
+        text = f"*Parameters*: what a choice at its yaml's own place adds to the {costs['plain']:,} of ResNet-18 for 10 classes of 3x32x32"
+        if "step" in self.names:
+            network = f"ResNet-18 of width {costs['width']} on {costs['batch_size']} images"
+            text += f".\n*Step*: what it adds to a training step of a {network}, in {costs['by']} ({machine['device']})"
+        return f"{text}:\n`{self.stored['command']}`.\n"
+
+
 @dataclass(frozen=True)
 class Entry:
     """What a choice's yaml, docstring and test say of it. target: None where the yaml names none, and then there is no docstring."""
@@ -111,23 +142,23 @@ def entry(group: str, path: Path) -> Entry:
     return Entry(path.stem, target, comments, title, doc, papers(title) or papers(doc)[:1], command.split("  ")[0], test, checked, reading)
 
 
-def row(found: Entry) -> str:
+def row(group: str, found: Entry, costs: Costs) -> str:
     links = ", ".join(f"[{paper}](https://arxiv.org/abs/{paper})" for paper in found.papers)
     checked = f"[{found.checked}](../{found.test.relative_to(ROOT)})" if found.test else ""
-    return f"| {found.name} | {sentence(found.title)} | {links} | {checked} | {'yes' if found.reading else ''} | `{found.command}` |"
+    cost = costs.cells(f"{group}/{found.name}") if group in costs.groups else ""
+    reading = "yes" if found.reading else ""
+    return f"| {found.name} | {sentence(found.title)} | {links} | {checked} | {reading} |{cost} `{found.command}` |"
 
 
 def page() -> str:
-    parts = [HEAD]
+    costs = Costs(json.loads(COSTS.read_text()))
+    parts = [HEAD + costs.words()]
     for group in SHOWN:
         assert group in GROUPS, group
         found = [entry(group, path) for path in sorted((config_dir() / group).rglob("*.yaml"))]
-        rows = [row(one) for one in found if one.target]
-        parts.append(
-            f"## {group}\n\n| {group}= | what it is | paper | checked | reading | command |\n|---|---|---|---|---|---|\n"
-            + "\n".join(rows)
-            + "\n"
-        )
+        rows = [row(group, one, costs) for one in found if one.target]
+        heads = [f"{group}=", "what it is", "paper", "checked", "reading", *(costs.names if group in costs.groups else []), "command"]
+        parts.append("\n".join([f"## {group}", "", f"| {' | '.join(heads)} |", "|---" * len(heads) + "|", *rows, ""]))
     parts.append(systems())
     return "\n".join(parts)
 

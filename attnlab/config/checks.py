@@ -182,7 +182,7 @@ def _check_several_labels(full: Mapping[str, Any], loss: Any) -> None:
     found = f"data {full['data']['_target_'].rpartition('.')[2]} has several classes an image"
     if not getattr(loss, "takes_label_sets", False):
         raise ConfigError(f"{found}, which loss {loss.__name__} cannot take; use loss=sigmoid")
-    for key in ("per_class", "imbalance", "label_noise", "labels"):
+    for key in ("per_class", "imbalance", "label_noise", "labels", "only"):
         if full["data"].get(key) is not None:
             raise ConfigError(f"{found}, and data.{key} is of sets with one; leave it null")
 

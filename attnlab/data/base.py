@@ -16,12 +16,13 @@ import torch
 from torch import Tensor
 
 from attnlab.data import memory
-from attnlab.data.augment import normalise, scale_and_bias
+from attnlab.data.augment import normalise, scale_and_bias, stream_seed
 from attnlab.data.benchmarks import BENCHMARKS, Benchmark, Sets
+from attnlab.data.colour import in_colours
 from attnlab.data.images import FileSet, ImageSet
 from attnlab.data.loader import EpochLoader, ResidentLoader, num_batches
-from attnlab.data.moments import full_range, mean_std
-from attnlab.data.protocols import NoiseKind, balanced, flipped, long_tail, stratified_order
+from attnlab.data.moments import full_range, mean_std, of_all_channels
+from attnlab.data.protocols import NoiseKind, balanced, flipped, long_tail, only_classes, stratified_order
 from attnlab.data.stamp import stamp
 from attnlab.data.stream import StreamLoader
 from attnlab.data.task import OneLabel, SeveralLabels
@@ -47,6 +48,10 @@ class ImageData:
     per_class: train on so many images of each class; imbalance: the first class has so many times the images of the last, with a geometric
     tail between them; label_noise: share of training images whose label is wrong, label_noise_kind: any other class (symmetric) or the next
     one (asymmetric). All of the training split, whoever looks at it, by split_seed; val and test stay as they are. See `data.protocols`.
+    only: the numbers of the classes that are trained on and tested, in the order of their new numbers from 0 on; null: all.
+    colour_bias: in [0, 1], of sets of grey images: they are red (group 0) or green (group 1), and this share of every class's training
+    images is red; of val and test half is. The channels then share one mean and deviation, so that no colour has the higher contrast for
+    the network. A bias in numbers, not with the class, as of InsideBias (2004.06592). null: grey.
     mean, std: per channel, in units of the full range [0, 1]; computed from the training images when not given.
     seed: order and augmentation. split_seed: who is in which split; not the run's seed, so that all runs see the same test images.
     resident: whole set as uint8 on the device (true), streamed through worker processes (false), or by size (null): resident if a split
@@ -76,6 +81,8 @@ class ImageData:
     imbalance: float | None = None
     label_noise: float | None = None
     label_noise_kind: NoiseKind = "symmetric"
+    only: tuple[int, ...] | None = None
+    colour_bias: float | None = None
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
     seed: int = 0
@@ -108,6 +115,12 @@ class ImageData:
             raise ValueError(f"imbalance is how many times the first class is larger than the last, at least 1, got {self.imbalance}")
         if self.label_noise is not None and not 0 <= self.label_noise <= 1:
             raise ValueError(f"label_noise is a share of the training images in [0, 1], got {self.label_noise}")
+        if self.only is not None:
+            self.only = tuple(self.only)
+            if len(self.only) < 2 or len(set(self.only)) != len(self.only) or min(self.only) < 0:
+                raise ValueError(f"only takes the numbers of two or more classes, each once, got {list(self.only)}")
+        if self.colour_bias is not None and not 0 <= self.colour_bias <= 1:
+            raise ValueError(f"colour_bias is a share in [0, 1], or null for grey images, got {self.colour_bias}")
         if len(set(self.ood)) != len(self.ood):
             raise ValueError(f"ood names a set twice: {list(self.ood)}")
         if reserved := {"train", "val", "test"} & set(self.ood):
@@ -183,6 +196,8 @@ class ImageData:
             self.split(name)
         if self.mean is None or self.std is None:
             self.mean, self.std = mean_std(self.split("train"))
+            if self.colour_bias is not None:
+                self.mean, self.std = of_all_channels(self.mean, self.std)
         if len(self.mean) != self.shape[0] or len(self.std) != self.shape[0]:
             raise ValueError(f"mean and std need {self.shape[0]} values, one a channel, got {len(self.mean)} and {len(self.std)}")
         if self.batch_size > len(self.split("train")) and self.drop_last:
@@ -231,7 +246,7 @@ class ImageData:
             if name == "train" or (name == "val" and self.val > 0):
                 self._split_training()
             elif name in self.own_splits():
-                self._cache[name] = self._settle(self._checked(name, self.load(name)), training=False)
+                self._cache[name] = self._settle(self._own(name), training=False)
             else:
                 from attnlab.data import ood
 
@@ -279,7 +294,7 @@ class ImageData:
 
     def _split_training(self) -> None:
         """Fill `train`, and `val` where it is held out."""
-        whole = self._checked("train", self.load("train"))
+        whole = self._own("train")
         order_N = stratified_order(whole.labels, self.split_seed)
         num_val = round(self.val * len(whole))
         if self.val > 0 and not 0 < num_val < len(whole):
@@ -311,6 +326,20 @@ class ImageData:
             raise ValueError(f"labels={self.labels} is more than the {len(labels_N)} training images of {self.name}")
         chosen = stratified_order(labels_N, self.split_seed)[: self.labels]
         return torch.full_like(labels_N, -1).index_copy_(0, chosen, labels_N[chosen])
+
+    def _own(self, split: str) -> ImageSet | FileSet:
+        """One of the set's own splits, of the classes and in the colours that are asked for."""
+        images = self.load(split)
+        if self.only is not None:
+            if max(self.only) >= len(images.classes):
+                raise ValueError(f"only={list(self.only)}: {self.name} has the classes 0..{len(images.classes) - 1}")
+            images = only_classes(images, self.only)
+        if self.colour_bias is not None:
+            if len(images.shape) != 3 or images.shape[0] != 1:
+                raise ValueError(f"colour_bias is of grey images, and those of {self.name} have the shape {images.shape}; leave it null")
+            share = self.colour_bias if split == "train" else 0.5
+            images = in_colours(images.in_memory(), share, stream_seed("colour", split, self.split_seed))
+        return self._checked(split, images)
 
     def _checked(self, split: str, images: ImageSet | FileSet) -> ImageSet | FileSet:
         if len(images) == 0:

@@ -14,9 +14,8 @@ from torch import Tensor
 from attnlab.data.augment import stream_seed
 from attnlab.data.base import ImageData, ImageSet
 from attnlab.data.benchmarks import Sets
+from attnlab.data.colour import in_colours
 from attnlab.data.protocols import stratified_order
-
-COLOURS = ((1.0, 0.25, 0.25), (0.25, 1.0, 0.25))  # of group 0 and group 1: equal but for the channel
 
 
 @functools.cache
@@ -51,9 +50,6 @@ class Digits(ImageData):
 
     holdout: digits left out of training and testing altogether; the OOD set `heldout` is all their images. The remaining classes
     are numbered anew from 0. OOD sets: `photos`, and `heldout`.
-    colour_bias: in [0, 1]; the digits are red (group 0) or green (group 1), and this share of every class's training digits is red; of
-    those for testing half is. The channels then share one mean and deviation, so that no colour has the higher contrast for the network. A
-    bias in numbers, not with the class, as of InsideBias (2004.06592). null: grey digits.
     """
 
     name: ClassVar[str] = "digits"
@@ -64,12 +60,9 @@ class Digits(ImageData):
     holdout: tuple[int, ...] = ()
     crop: int = 1
     ood: Sets = ("photos",)
-    colour_bias: float | None = None
 
     def __post_init__(self):
         super().__post_init__()
-        if self.colour_bias is not None and not 0 <= self.colour_bias <= 1:
-            raise ValueError(f"colour_bias is a share in [0, 1], or null for grey digits, got {self.colour_bias}")
         self.holdout = tuple(self.holdout)
         if self.size < 8:
             raise ValueError(f"size must be at least 8 pixels, got {self.size}")
@@ -78,14 +71,6 @@ class Digits(ImageData):
         if len(set(self.holdout)) != len(self.holdout) or not set(self.holdout) <= set(range(10)) or len(self.holdout) > 8:
             raise ValueError(f"holdout takes up to 8 different digits of 0..9, got {list(self.holdout)}")
 
-    def prepare(self) -> None:
-        stated = self.mean is not None
-        super().prepare()
-        if self.colour_bias is not None and not stated:
-            mean = sum(self.mean) / 3
-            square = sum(s * s + m * m for m, s in zip(self.mean, self.std)) / 3
-            self.mean, self.std = (mean,) * 3, ((square - mean * mean) ** 0.5,) * 3
-
     def load(self, split: str) -> ImageSet:
         images, labels = digit_images(self.size)
         rows = digit_split(split, labels, test=self.test, seed=self.split_seed)
@@ -93,19 +78,7 @@ class Digits(ImageData):
         number = torch.full((10,), -1)
         number[kept] = torch.arange(len(kept))
         rows = rows[number[labels[rows]] >= 0]
-        return self._coloured(ImageSet(images, number[labels], None, tuple(str(digit) for digit in kept)).subset(rows), split)
-
-    def _coloured(self, found: ImageSet, split: str) -> ImageSet:
-        """In colours by group, where there is a colour_bias."""
-        if self.colour_bias is None:
-            return found
-        share = self.colour_bias if split == "train" else 0.5
-        order_N = stratified_order(found.labels, stream_seed("colour", split, self.split_seed))
-        groups_N = torch.ones(len(found), dtype=torch.long)
-        groups_N[order_N[: round(share * len(found))]] = 0
-        ink_NC11 = torch.tensor(COLOURS)[groups_N][:, :, None, None]
-        images = (found.images * ink_NC11).round().to(torch.uint8).contiguous(memory_format=torch.channels_last)
-        return ImageSet(images, found.labels, None, found.classes, groups_N)
+        return ImageSet(images, number[labels], None, tuple(str(digit) for digit in kept)).subset(rows)
 
     def own_ood(self) -> dict[str, Callable[[], ImageSet]]:
         return {**super().own_ood(), **({"heldout": self._heldout} if self.holdout else {})}
@@ -113,4 +86,5 @@ class Digits(ImageData):
     def _heldout(self) -> ImageSet:
         images, labels = digit_images(self.size)
         rows = torch.isin(labels, torch.tensor(list(self.holdout))).nonzero()[:, 0]
-        return self._coloured(ImageSet(images, labels).subset(rows), "heldout")
+        found = ImageSet(images, labels).subset(rows)
+        return found if self.colour_bias is None else in_colours(found, 0.5, stream_seed("colour", "heldout", self.split_seed))

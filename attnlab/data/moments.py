@@ -28,3 +28,10 @@ def mean_std(images: ImageSet | FileSet) -> tuple[tuple[float, ...], tuple[float
     std_C = var_C.clamp_min(0).sqrt()
     std_C = torch.where(std_C > 0, std_C, torch.full_like(std_C, unit))  # a channel without contrast: leave its scale alone
     return tuple((mean_C / unit).tolist()), tuple((std_C / unit).tolist())
+
+
+def of_all_channels(mean: tuple[float, ...], std: tuple[float, ...]) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """One mean and deviation for all three channels together."""
+    whole = sum(mean) / 3
+    square = sum(s * s + m * m for m, s in zip(mean, std)) / 3
+    return (whole,) * 3, ((square - whole * whole) ** 0.5,) * 3

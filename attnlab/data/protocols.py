@@ -3,12 +3,14 @@
 Legend: N images, K classes.
 """
 
+from dataclasses import replace
 from typing import Literal
 
 import torch
 from torch import Tensor
 
 from attnlab.data.augment import stream_seed
+from attnlab.data.images import FileSet, ImageSet
 
 NoiseKind = Literal["symmetric", "asymmetric"]
 
@@ -22,6 +24,14 @@ def stratified_order(labels_N: Tensor, seed: int) -> Tensor:
     rank_N = torch.cat([(torch.arange(int(n), dtype=torch.float64) + 0.5) / int(n) for n in counts if n])
     tie_N = torch.rand(len(labels_N), generator=generator, dtype=torch.float64) * 1e-9  # which class goes first is left to chance
     return order_N[torch.argsort(rank_N + tie_N)]
+
+
+def only_classes(images: ImageSet | FileSet, classes: tuple[int, ...]) -> ImageSet | FileSet:
+    """The images of some classes, which are numbered anew in their order."""
+    number = torch.full((len(images.classes),), -1)
+    number[list(classes)] = torch.arange(len(classes))
+    kept = images.subset((number[images.labels] >= 0).nonzero()[:, 0])
+    return replace(kept, labels=number[kept.labels], classes=tuple(images.classes[one] for one in classes))
 
 
 def shuffled_ranks(labels_N: Tensor, seed: int) -> Tensor:

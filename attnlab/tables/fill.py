@@ -3,6 +3,7 @@
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from attnlab.config.targets import ConfigError
 from attnlab.records.index import Records, digests
@@ -12,6 +13,8 @@ from attnlab.tables.footnotes import footnotes
 from attnlab.tables.model import Cell, RunOfCell, Table
 from attnlab.tables.spec import SOURCES, Line, Spec, Wanted, departures, teacher_row
 from attnlab.tables.teachers import compose_table
+
+ABOUT = ("parameters", "images_per_second", "seconds")  # of a record's own keys, those that a column may show
 
 
 def wanted(spec: Spec, overrides: Sequence[str], seeds: Sequence[int]) -> tuple[list[Wanted], str | None]:
@@ -81,13 +84,19 @@ def _command(name: str, overrides: Sequence[str]) -> str:
     return shlex.join(["python", "-m", "attnlab.table", f"table={name}", *([f"overrides=[{','.join(overrides)}]"] if overrides else [])])
 
 
+def number_of(result: Mapping[str, Any], key: str) -> Any:
+    """What a record has under a metric's name, among its timings, or of what it says of the run itself (ABOUT); None: nothing."""
+    numbers = {name: result.get(name) for name in ABOUT} | result.get("timings", {}) | result["metrics"]
+    return numbers.get(key)
+
+
 def _runs(cell: Wanted, spec: Spec, records: Records) -> tuple[RunOfCell, ...]:
     key, metric, found = spec.key(cell.row, cell.column), spec.metric_of(cell.column), []
     for plan in cell.plans:
         run = records.find(plan.address)
         value, error = None, run.error
         if run.status == FINISHED:
-            value = run.result["metrics"].get(key, run.result.get("timings", {}).get(key))
+            value = number_of(run.result, key)
             if not isinstance(value, int | float):
                 value, error = None, f"the record has no {key}"
             else:

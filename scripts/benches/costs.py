@@ -1,7 +1,8 @@
 """What every choice of attention, regularizer and loss costs, for docs/catalogue.md: parameters on ResNet-18, exactly, and a training step.
 
 The step is that of a ResNet-18 of a quarter of the width on batches of 16 images: on a CPU its processor seconds on one thread, which
-other work on the machine hardly changes, on a GPU the clock's; the median ratio of neighbouring steps with and without the choice.
+other work on the machine hardly changes, on a GPU the clock's; the median ratio of neighbouring steps with and without the choice. The
+first look, --quick, counts parameters alone.
 """
 
 import statistics
@@ -51,9 +52,9 @@ def measure(options: Options) -> tuple[dict[str, Any], Table]:
         chosen = choices()[:1] if options.toy else choices()
         found, table, plain = {}, [["", "parameters", "step"]], parameters(None)
         for choice in (one for one in chosen if one not in NOT_HERE):
-            row = {"parameters": parameters(choice) - plain, **step_of(options, choice)}
+            row = {"parameters": parameters(choice) - plain, **({} if options.quick else step_of(options, choice))}
             found[choice] = row
-            table.append([choice, f"{row['parameters']:+,}", f"{100 * row['step']:+.0f} %"])
+            table.append([choice, f"{row['parameters']:+,}", f"{100 * row['step']:+.0f} %" if "step" in row else ""])
             print(*table[-1], file=sys.stderr, flush=True)
         by = "processor seconds of one thread" if options.torch_device.type == "cpu" else "seconds"
         return {"plain": plain, "by": by, "width": WIDTH, "batch_size": BATCH, "choices": found}, table
@@ -65,7 +66,7 @@ def step_of(options: Options, choice: str) -> dict[str, Any]:
     """`step`, what a choice adds as a share of the step without it, and its quartiles."""
     ratios: list[float] = []
     settings = options.settings(max_epochs=10)
-    for turn in range(1 if options.quick else 2):
+    for turn in range(2):
         batch = next(iter(resident(4 * BATCH, SHAPE, batch_size=BATCH, device=settings.device, pad=4, flip=True)))
         order = (choice, None) if turn else (None, choice)
         words = {name: name and name.replace("/", "=") for name in order}

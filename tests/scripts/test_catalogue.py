@@ -1,7 +1,10 @@
 """docs/catalogue.md is what the yamls, docstrings and tests say."""
 
 import inspect
+import json
+import re
 
+import pytest
 import yaml
 
 from attnlab.config.groups import GROUPS
@@ -32,3 +35,45 @@ def test_every_paper_of_the_lists_has_one_line_and_what_it_names_is_there() -> N
                 assert word.removeprefix("data.") in inspect.signature(ImageData).parameters, word
             else:
                 assert word == "attnlab.evaluate join=features", word
+
+
+LEFT_OUT = {  # of the catalogue's tables
+    "attention/ltpa": "is for model=vgg_ltpa, which has table=ltpa",
+    "attention/ltpa_merge": "is beside attention=ltpa",
+    "loss/ce": "is in every other row",
+    "init/teacher": "needs a teacher",
+}
+
+
+@pytest.mark.parametrize("name", ["catalogue_digits", "catalogue_fashion"])
+def test_every_component_stands_in_the_tables(name: str) -> None:
+    rows = yaml.safe_load((ROOT / "configs" / "table" / f"{name}.yaml").read_text())["rows"]
+    words = [word.partition("=") for row in rows.values() for word in row]
+    chosen = {f"{group}/{choice}" for group, _, choices in words for choice in re.findall(r"\w+", choices)}
+    wanted = {f"{group}/{choice}" for group in ("attention", "regularizer", "loss", "init") for choice in group_choices(group)}
+    missing = {choice for choice in wanted - chosen if not choice.endswith("/none")}
+    assert missing == set(LEFT_OUT)
+
+
+def test_the_tables_have_the_same_rows_and_columns() -> None:
+    one, other = (yaml.safe_load((ROOT / "configs" / "table" / f"catalogue_{name}.yaml").read_text()) for name in ("digits", "fashion"))
+    assert one["rows"] == other["rows"] and one["columns"] == other["columns"] and one["seeds"] == other["seeds"]
+
+
+def test_costs_are_those_of_today(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(ROOT / "scripts"))
+    from benches import costs
+
+    stored = json.loads((ROOT / "docs" / "costs.json").read_text())["costs"]
+    assert set(stored["choices"]) == {choice for choice in costs.choices() if choice not in costs.NOT_HERE}
+    assert costs.parameters(None) == stored["plain"]
+    for choice in ("attention/se", "regularizer/final_bn", "loss/supcon"):
+        assert costs.parameters(choice) - stored["plain"] == stored["choices"][choice]["parameters"], choice
+
+
+def test_costs_are_in_the_page() -> None:
+    page = (ROOT / "docs" / "catalogue.md").read_text()
+    stored = json.loads((ROOT / "docs" / "costs.json").read_text())["costs"]["choices"]
+    for choice, found in stored.items():
+        row = next(line for line in page.splitlines() if line.startswith(f"| {choice.partition('/')[2]} |"))
+        assert f"| {found['parameters']:+,} |" in row or (found["parameters"] == 0 and "| 0 |" in row), choice

@@ -11,7 +11,7 @@ from attnlab.algorithms.supervised import Supervised
 from attnlab.config.targets import ConfigError
 from attnlab.distillation.feature_term import full_precision
 from attnlab.ensemble import Ensemble, mixture
-from attnlab.evaluation.concatenation import Concatenation
+from attnlab.ensemble.concatenation import Concatenation
 from attnlab.losses.forde import input_gradient_repulsion, principal_axes
 from attnlab.network import Output
 

@@ -13,7 +13,7 @@ from attnlab.config.plan import Plan, outputs
 from attnlab.config.targets import ConfigError, locate
 from attnlab.data.base import ImageData
 from attnlab.ensemble import Ensemble, Renormalised
-from attnlab.evaluation.concatenation import Concatenation
+from attnlab.ensemble.concatenation import Concatenation
 from attnlab.pipeline.evaluation_run import EvaluationRun
 from attnlab.pipeline.factory import make_learner
 from attnlab.records import images

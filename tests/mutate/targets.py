@@ -14,8 +14,9 @@ from tests.mutate.mutations import Mutation
 
 FOLDERS = "attention regularizers losses distillation ood explainers heads convolutions pruning callbacks algorithms"
 FILES = (  # of rooms that hold more than methods
-    *(f"evaluation/{name}.py" for name in ("adversarial", "attribution_scores", "calibration", "concatenation", "corruptions")),
+    *(f"evaluation/{name}.py" for name in ("adversarial", "attribution_scores", "calibration", "corruptions")),
     *(f"evaluation/{name}.py" for name in ("faithfulness", "localisation", "sensitivity", "transductive")),
+    "ensemble/concatenation.py",
     "training/schedules.py",
     "metrics.py",
 )

@@ -27,6 +27,7 @@ UNSEEN_KEYWORDS = {"device", "memory_format", "non_blocking", "inplace", "strict
 KNOWN_DEFAULTS = {
     ("normalize", "dim", 1),
     ("interpolate", "align_corners", False),
+    ("interpolate", "mode", "nearest"),
     ("kaiming_normal_", "nonlinearity", "relu"),
 }  # torch's own: relu is leaky_relu of slope 0
 UNSEEN_FUNCTIONS = {"__repr__", "extra_repr"}

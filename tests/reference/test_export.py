@@ -4,10 +4,12 @@ import pytest
 import torch
 from torch import nn
 
+from attnlab.attention.se1c import SE1C
 from attnlab.backbones.cnn3 import cnn3
 from attnlab.backbones.preact_resnet import preresnet20
 from attnlab.backbones.resnet import resnet18
 from attnlab.network import Network
+from attnlab.regularizers.maxdropout import MaxDropout
 
 pytest.importorskip("torch_pruning")
 
@@ -64,6 +66,25 @@ def test_a_channel_stays_where_all_would_go() -> None:
     network = lively(resnet18(5, SHAPE, width=4))
     mask(network.backbone.layer1[0].bn1, list(range(4)))
     assert export(network, torch.randn(2, *SHAPE)).backbone.layer1[0].bn1.num_features == 1
+
+
+def test_placed_components_may_have_no_weights() -> None:
+    entry = {"at": "layer1", "how": "after"}
+    with pytest.raises(ValueError, match="placed components that have weights, and there is attention"):
+        export(Network(resnet18(5, SHAPE, width=4), {"attention": {**entry, "module": SE1C}}, shape=SHAPE), torch.randn(2, *SHAPE))
+    network = Network(resnet18(5, SHAPE, width=4), {"maxdropout": {**entry, "module": MaxDropout}}, shape=SHAPE).eval()
+    x = torch.randn(2, *SHAPE)
+    torch.testing.assert_close(export(network, x).eval()(x).logits, network(x).logits)
+
+
+def test_the_gap_is_relative_to_the_largest_logit_of_either_sign() -> None:
+    network, x = lively(resnet18(5, SHAPE, width=4)), torch.randn(2, *SHAPE)
+    network.backbone.layer1[0].relu1 = nn.Softplus(beta=20.0)  # 0 becomes .035
+    mask(network.backbone.layer1[0].bn1, [1])
+    with pytest.raises(ValueError, match="does an activation map 0 to something else"):
+        export(network, x, tolerance=1e-5)
+    nn.init.constant_(network.backbone.fc.bias, -1e5)
+    export(network, x, tolerance=1e-5)  # the same difference, of logits of 1e5 below 0
 
 
 def test_an_activation_that_does_not_map_0_to_0_is_found() -> None:

@@ -39,6 +39,9 @@ def test_centred_filters_of_bounded_length() -> None:
         take(learner, batches(num))
         for layer in (learner.network.backbone[0], learner.network.backbone[3]):
             assert layer.weight.mean(1).abs().max() < 1e-12 and layer.weight.norm(dim=1).max() <= 0.5 + 1e-12
+    centring = WeightCentring(max_norm=100.0)
+    centring.on_fit_start(learner)  # what is shorter stays as long as it is
+    assert learner.network.backbone[0].weight.norm(dim=1).max() <= 0.5 + 1e-12
     before = learner.network.backbone[0].weight.clone()
     learner.history = [{"epoch": 0}]
     learner.callbacks.by_name["centring"].on_fit_start(learner)

@@ -48,7 +48,7 @@ def test_the_networks_at_the_ends_of_cycles_are_tested() -> None:
 
 
 def test_mc_dropout_is_the_mean_over_passes_that_drop() -> None:
-    layers = {"0": nn.Linear(5, 40), "1": nn.BatchNorm1d(40), "2": nn.Dropout(0.5), "fc": nn.Linear(40, 3)}
+    layers = {"0": nn.Linear(5, 40), "1": nn.BatchNorm1d(40), "2": nn.Dropout(0.5), "features": nn.Identity(), "fc": nn.Linear(40, 3)}
     network = Network(nn.Sequential(OrderedDict(layers)), shape=(5,))
     tested = MCDropout(passes=6).tested(network).eval()
     assert tested.network.backbone[2].training and not tested.network.backbone[1].training

@@ -144,6 +144,57 @@ def test_best_is_the_epoch_with_the_best_validation(run) -> None:
     assert all(torch.equal(value, state["weights"][key]) for key, value in learner.tested().state_dict().items())
 
 
+class Epochs:
+    """A learner as callbacks see it at the end of an epoch: every epoch its only weight is the epoch's number."""
+
+    def __init__(self) -> None:
+        self.network, self.stopped = nn.Linear(1, 1, bias=False), False
+        self.trainer = SimpleNamespace(strategy=SimpleNamespace(broadcast=lambda value: value))
+
+    def end(self, callback, epoch: int, value: float) -> dict[str, float]:
+        nn.init.constant_(self.network.weight, float(epoch))
+        row = {"epoch": float(epoch), "val/acc": value}
+        callback.on_epoch_end(self, row)
+        return row
+
+    def tested(self, *, now: bool = False) -> nn.Module:
+        return self.network if now else nn.Linear(1, 1, bias=False).requires_grad_(False)
+
+    def stop(self) -> None:
+        self.stopped = True
+
+
+def test_best_keeps_the_weights_of_the_epoch_and_early_stop_counts_from_it() -> None:
+    best, learner = Best(), Epochs()
+    rows = [learner.end(best, epoch, value) for epoch, value in enumerate([0.1, 0.4, 0.4, 0.5, 0.2], start=1)]
+    assert [row["best_epoch"] for row in rows] == [1, 2, 2, 4, 4] and best.weights["weight"].item() == 4
+    again = Best()
+    again.load_state_dict(best.state_dict())
+    assert again.tested(learner.network).weight.item() == 4 and learner.network.weight.item() == 5
+    stop, stops = EarlyStop(patience=2, min_delta=0.05), []
+    for epoch, value in enumerate([0.1, 0.4, 0.42, 0.5, 0.5, 0.54], start=1):
+        learner.end(stop, epoch, value)
+        stops.append(learner.stopped)
+    assert stops == [False] * 5 + [True]  # .42 is no step of .05 over .4, .54 none over .5
+    again, learner = EarlyStop(patience=2), Epochs()
+    again.load_state_dict({**stop.state_dict(), "waited": 1})
+    learner.end(again, 7, 0.3)
+    assert learner.stopped
+
+
+def test_swa_goes_on_with_its_mean() -> None:
+    learner = SimpleNamespace(network=nn.Linear(1, 1, bias=False), settings=SimpleNamespace(max_epochs=4), last_epoch=False)
+    first, second = SWA(start=0.0), SWA(start=0.0)
+    for callback in (first, second):
+        callback.on_fit_start(learner)
+    for learner.current_epoch, value in enumerate((2.0, 4.0, 9.0)):
+        nn.init.constant_(learner.network.weight, value)
+        if value == 9:
+            second.load_state_dict(copy.deepcopy(first.state_dict()))
+        (first if value < 9 else second).on_epoch_end(learner, {})
+    assert second.tested(learner.network).weight.item() == 5 and first.tested(learner.network).weight.item() == 3
+
+
 def test_early_stop_ends_the_run_and_the_repeat_does_not_go_on(run) -> None:
     words = [
         *VAL,

@@ -55,19 +55,19 @@ class SmallCNN(Backbone):
 def cnn_lc(
     num_classes: int, shape: tuple[int, ...], *, stem: Stem = "cifar", width: int = 8, dropout: float = 0.4, bottleneck: int | None = None
 ) -> SmallCNN:
-    """The small CNN of low complexity. 18,626 parameters for 10 classes of 3x32x32. See `SmallCNN`."""
+    """The small CNN of low complexity, our reading. 18,626 parameters for 10 classes of 3x32x32. See `SmallCNN`."""
     return SmallCNN("cnn_lc", num_classes, shape, stem=stem, width=width, dropout=dropout, bottleneck=bottleneck)
 
 
 def cnn_mc(
     num_classes: int, shape: tuple[int, ...], *, stem: Stem = "cifar", width: int = 24, dropout: float = 0.4, bottleneck: int | None = None
 ) -> SmallCNN:
-    """The small CNN of middle complexity. 162,994 parameters for 10 classes of 3x32x32. See `SmallCNN`."""
+    """The small CNN of middle complexity, our reading. 162,994 parameters for 10 classes of 3x32x32. See `SmallCNN`."""
     return SmallCNN("cnn_mc", num_classes, shape, stem=stem, width=width, dropout=dropout, bottleneck=bottleneck)
 
 
 def cnn_hc(
     num_classes: int, shape: tuple[int, ...], *, stem: Stem = "cifar", width: int = 64, dropout: float = 0.4, bottleneck: int | None = None
 ) -> SmallCNN:
-    """The small CNN of high complexity. 1,148,874 parameters for 10 classes of 3x32x32. See `SmallCNN`."""
+    """The small CNN of high complexity, our reading. 1,148,874 parameters for 10 classes of 3x32x32. See `SmallCNN`."""
     return SmallCNN("cnn_hc", num_classes, shape, stem=stem, width=width, dropout=dropout, bottleneck=bottleneck)

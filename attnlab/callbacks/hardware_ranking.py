@@ -55,6 +55,8 @@ class HardwareRanking(Slimming):
                 per_cell = conv.weight[0].numel()
                 exact = self.cost == "multiply_adds"
                 self.costs[name] = float(per_cell * positions) if exact else channel_latency(conv, x, self.repeats)
+            if learner.settings.world_size > 1:  # every process must find the same masks
+                self.costs = learner.trainer.strategy.broadcast(self.costs)
 
     def producers(self, network: nn.Module) -> dict[str, tuple[nn.Conv2d, Tensor, int]]:
         """By batch norm: the convolution before it, what that is given, and the positions of its map."""

@@ -12,10 +12,12 @@ from attnlab.network import Network
 SHAPE = (1, 16, 16)
 
 
-def started(callback: HardwareRanking) -> tuple[HardwareRanking, Network]:
+def started(callback: HardwareRanking, *, processes: int = 1) -> tuple[HardwareRanking, Network]:
     torch.manual_seed(0)
     network = Network(resnet18(4, SHAPE, width=8), shape=SHAPE)
-    callback.on_fit_start(SimpleNamespace(network=network, total_steps=10, optimizer=True))
+    strategy = SimpleNamespace(broadcast=lambda costs: dict.fromkeys(costs, 7.0))
+    around = {"settings": SimpleNamespace(world_size=processes), "trainer": SimpleNamespace(strategy=strategy)}
+    callback.on_fit_start(SimpleNamespace(network=network, total_steps=10, optimizer=True, **around))
     return callback, network
 
 
@@ -39,5 +41,7 @@ def test_measured_costs_are_kept() -> None:
     again.load_state_dict(state)
     assert again.state_dict()["costs"] == state["costs"]
     assert torch.equal(again.scores()[1], again.scales[1].abs() / 1.5)
+    shared, _ = started(HardwareRanking(SHAPE, batch=2, repeats=1, at=["layer1.*.bn1"]), processes=2)
+    assert set(shared.costs.values()) == {7.0}  # the first process's, or their masks would differ
     with pytest.raises(ValueError, match="batch and repeats"):
         HardwareRanking(SHAPE, batch=0)

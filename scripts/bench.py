@@ -2,6 +2,7 @@
 
 python scripts/bench.py step-tax train components data ood startup --json FILE       on this machine, about ten minutes
 python scripts/bench.py train compile packing limits                                 what one asks of a GPU
+python scripts/bench.py members                                                      four networks as four runs and as one
 python scripts/bench.py scale                                                        memory and time as the work grows
 python scripts/bench.py explain                                                      deletion and insertion, IG, SmoothGrad
 python scripts/bench.py costs --device cpu --json docs/costs.json                    what the catalogue says of costs
@@ -20,7 +21,9 @@ from pathlib import Path
 
 from benches.common import Options, machine, show
 
-NAMES = ("step-tax", "train", "components", "data", "ood", "startup", "compile", "packing", "limits", "scale", "explain", "costs")
+NAMES = (
+    "step-tax", "train", "components", "data", "ood", "startup", "compile", "packing", "members", "limits", "scale", "explain", "costs",
+)  # fmt: skip
 
 
 def main() -> None:

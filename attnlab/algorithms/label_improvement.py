@@ -101,6 +101,8 @@ class LabelImprovement(Supervised):
         if part is not None:
             change &= self.second_N != part
         self.labels_N.copy_(torch.where(change, said, self.labels_N))
+        if learner.settings.world_size > 1:  # running statistics, and so predictions, are each process's own
+            torch.distributed.broadcast(self.labels_N, 0)
 
     def on_epoch_end(self, learner: "Learner", row: dict[str, float]) -> None:
         row["labels/changed"] = float((self.labels_N != self.given_N).float().mean())

@@ -1,6 +1,8 @@
 """Label improvement: what a relabelling changes, that rounds start afresh, and that labels get better."""
 
 import copy
+from contextlib import nullcontext
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -49,6 +51,15 @@ def test_relabel_is_the_loop(confidence: float) -> None:
     assert algorithm.labels_N.tolist() == expected and learner.network.training is False
     if confidence == 1:
         assert torch.equal(algorithm.labels_N, given.y)
+
+
+def test_several_processes_have_the_labels_of_the_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    algorithm, _ = improvement()
+    learner = small_learner(algorithm)
+    monkeypatch.setattr(torch.distributed, "broadcast", lambda labels, source: labels.fill_(source + 2))
+    learner.settings = SimpleNamespace(world_size=2, autocast=nullcontext)
+    algorithm.relabel(learner, None)
+    assert (algorithm.labels_N == 2).all()
 
 
 def test_halves_learn_from_one_and_relabel_the_other() -> None:

@@ -34,7 +34,7 @@ def test_its_laws() -> None:
     assert distance_correlation(x, torch.ones(40, 2)).item() == 0
     for seed in range(20):  # every pair of two values: independent, where rounding takes the sum of products to either side of 0
         a, b = torch.rand(2, 3, 1, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
-        assert 0 <= distance_correlation(a[:2].repeat_interleave(3, 0), b.repeat(2, 1)).item() < 1e-7
+        assert 0 <= distance_correlation(a[:2].repeat_interleave(3, 0), b.repeat(2, 1)).item() < 1e-5
     assert distance_correlation(x, x[:, :1].square()) > distance_correlation(x, torch.randn(40, 1)) > 0
 
 

@@ -183,7 +183,7 @@ MISTAKES = {
     ("show",): "show takes 1 run, got 0",
     ("show", "0000000"): "0000000: fits 11 runs (",
     ("diff", "00000001", "1234"): "1234: there is no such run; ",
-    ("prune", "status=finished"): "status=finished: prune removes failed, interrupted, broken runs and no others",
+    ("prune", "status=finished"): "status=finished: prune removes failed, interrupted, halted, broken runs and no others",
     ("prune", "yes=1"): "yes=1: must be true or false",
 }
 

@@ -18,7 +18,7 @@ def write(folder: Path, *, pictures: bool) -> None:
     for file, page in pages.items():
         text, files = rewritten((ROOT / file).read_text(), file, pages, ROOT)
         linked |= {*files}
-        _put(folder / page, text + _toctree(str(page), [str(one.with_suffix("")) for one in pages.values()]))
+        _put(folder / page, text + _toctree(str(page), text, [str(one.with_suffix("")) for one in pages.values()]))
     drawn = None
     if pictures:
         from site_pages.pictures import draw
@@ -36,7 +36,7 @@ def write(folder: Path, *, pictures: bool) -> None:
         _put(folder.with_name("files") / f"{file}.txt", (ROOT / file).read_text())
 
 
-def _toctree(page: str, pages: list[str]) -> str:
+def _toctree(page: str, text: str, pages: list[str]) -> str:
     """What places of the site lie below a page of Markdown, which forges need not show."""
     below = {
         "index.md": TOP,

@@ -38,13 +38,12 @@ def write(folder: Path, *, pictures: bool) -> None:
 
 def _toctree(page: str, text: str, pages: list[str]) -> str:
     """What places of the site lie below a page of Markdown, which forges need not show."""
-    below = {
-        "index.md": TOP,
-        "tutorials/index.md": [
-            page.removeprefix("tutorials/") for page in pages if page.startswith("tutorials/") and not page.endswith("/index")
-        ],
-    }.get(page)
-    return "\n".join(["", "```{toctree}", ":hidden:", "", *below, "```", ""]) if below else ""
+    if page not in ("index.md", "tutorials/index.md"):
+        return ""
+    tutorials = [name.removeprefix("tutorials/") for name in pages if name.startswith("tutorials/") and not name.endswith("/index")]
+    if page == "tutorials/index.md":
+        tutorials.sort(key=lambda name: text.index(f"({name}.md)"))  # as the page names them
+    return "\n".join(["", "```{toctree}", ":hidden:", "", *(TOP if page == "index.md" else tutorials), "```", ""])
 
 
 def _put(path: Path, text: str) -> None:

@@ -18,7 +18,7 @@ def write(folder: Path, *, pictures: bool) -> None:
     for file, page in pages.items():
         text, files = rewritten((ROOT / file).read_text(), file, pages, ROOT)
         linked |= {*files}
-        _put(folder / page, text + _toctree(str(page), [str(one.with_suffix("")) for one in pages.values()]))
+        _put(folder / page, text + _toctree(str(page), text, [str(one.with_suffix("")) for one in pages.values()]))
     drawn = None
     if pictures:
         from site_pages.pictures import draw
@@ -36,15 +36,14 @@ def write(folder: Path, *, pictures: bool) -> None:
         _put(folder.with_name("files") / f"{file}.txt", (ROOT / file).read_text())
 
 
-def _toctree(page: str, pages: list[str]) -> str:
+def _toctree(page: str, text: str, pages: list[str]) -> str:
     """What places of the site lie below a page of Markdown, which forges need not show."""
-    below = {
-        "index.md": TOP,
-        "tutorials/index.md": [
-            page.removeprefix("tutorials/") for page in pages if page.startswith("tutorials/") and not page.endswith("/index")
-        ],
-    }.get(page)
-    return "\n".join(["", "```{toctree}", ":hidden:", "", *below, "```", ""]) if below else ""
+    if page not in ("index.md", "tutorials/index.md"):
+        return ""
+    tutorials = [name.removeprefix("tutorials/") for name in pages if name.startswith("tutorials/") and not name.endswith("/index")]
+    if page == "tutorials/index.md":
+        tutorials.sort(key=lambda name: text.index(f"({name}.md)"))  # as the page names them
+    return "\n".join(["", "```{toctree}", ":hidden:", "", *(TOP if page == "index.md" else tutorials), "```", ""])
 
 
 def _put(path: Path, text: str) -> None:

@@ -17,7 +17,7 @@ ORDER = (
     "config",  # from a command line to a checked plan, which may name a run by its record; imports nothing of ours
     "terminal metrics",
     "records placement data",
-    "network ensemble",
+    "network ensemble concatenation",
     "attention backbones convolutions distillation explainers heads initialisation losses ood pruning regularizers",  # a method a file
     "training algorithms callbacks",
     "figures",

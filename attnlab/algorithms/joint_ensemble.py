@@ -8,10 +8,10 @@ from torch import Tensor, nn
 
 from attnlab.algorithms.packing import packed_outputs
 from attnlab.algorithms.supervised import Supervised
+from attnlab.concatenation import Concatenation
 from attnlab.config.targets import ConfigError
 from attnlab.distillation.feature_term import full_precision
 from attnlab.ensemble import Ensemble, mixture
-from attnlab.evaluation.concatenation import Concatenation
 from attnlab.losses.forde import input_gradient_repulsion, principal_axes
 from attnlab.network import Output
 

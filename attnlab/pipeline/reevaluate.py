@@ -8,12 +8,12 @@ from typing import Any
 
 from torch import nn
 
+from attnlab.concatenation import Concatenation
 from attnlab.config.groups import having
 from attnlab.config.plan import Plan, outputs
 from attnlab.config.targets import ConfigError
 from attnlab.data.base import ImageData
 from attnlab.ensemble import Ensemble, Renormalised
-from attnlab.evaluation.concatenation import Concatenation
 from attnlab.pipeline.evaluation_run import EvaluationRun
 from attnlab.pipeline.factory import make_learner
 from attnlab.records import images

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from attnlab.evaluation.concatenation import Concatenation, joined_head
+from attnlab.concatenation import Concatenation, joined_head
 from attnlab.network import Network
 from tests.golden_numbers import golden
 

@@ -3,6 +3,7 @@
 Ctrl-C in this process, where `test_resume*.py` kill: there a few words stand for all kinds of ends, here every yaml has its turn.
 """
 
+import json
 import re
 from pathlib import Path
 
@@ -81,10 +82,11 @@ def test_stopped_runs_end_as_the_run_that_was_not(case: str, tmp_path: Path, mon
                 train(plan)
         train(plan)
         (path,) = (tmp_path / name).glob("runs/*/last.ckpt")
-        ends.append(torch.load(path, weights_only=True))
+        tests = json.loads((path.parent / "result.json").read_text())["metrics"]
+        ends.append({**torch.load(path, weights_only=True), "tests": {key: tests[key] for key in tests if key.startswith("test/")}})
     whole, torn = ends
     assert "going on after epoch 2" in (path.parent / "train.log").read_text()
-    for part in ("state_dict", "optimizer_states"):
+    for part in ("state_dict", "optimizer_states", "tests"):
         assert equal(torn[part], whole[part]), part
     assert equal(torn["attnlab"]["states"], whole["attnlab"]["states"])
     assert plain(torn["attnlab"]["history"]) == plain(whole["attnlab"]["history"])

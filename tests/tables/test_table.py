@@ -124,7 +124,8 @@ def test_every_table_composes(name: str, tmp_path: Path) -> None:
         if part == "explain":  # attention's own map is no explainer of a network that has none
             assert rest[0] in first.full["explainer"] or (rest[0] == "attention" and not first.full["attention"]), "no such explainer"
         else:
-            assert part in ("test", *ABOUT) or (rest[0] in first.full["ood"] and rest[1] in first.full["data"]["ood"]), "no such head or set"
+            of_head = part == "ood" and rest[0] in first.full["ood"] and rest[1] in first.full["data"]["ood"]
+            assert part in ("test", *ABOUT) or of_head, "no such head or set"
     assert compose([*spec.overrides(*cells[-1]), f"seed={spec.seeds[1]}"]).run_id == plans[-1][1].run_id
     assert not list(tmp_path.iterdir())
 

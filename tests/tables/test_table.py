@@ -24,7 +24,7 @@ from attnlab.config.cells import compose_cells
 from attnlab.config.compose import compose
 from attnlab.config.targets import ConfigError
 from attnlab.records.index import Records
-from attnlab.tables.fill import fill
+from attnlab.tables.fill import ABOUT, fill
 from attnlab.tables.model import Note, Table
 from attnlab.tables.plan_cache import plans_of
 from attnlab.tables.spec import departures, read_spec, table_names
@@ -126,7 +126,8 @@ def test_every_table_composes(name: str, tmp_path: Path) -> None:
         elif part == "cost":
             assert "cost" in first.full["evaluator"] and (rest[0] != "exported" or first.full["evaluator"]["cost"]["export"] != "none")
         else:
-            assert part == "test" or (rest[0] in first.full["ood"] and rest[1] in first.full["data"]["ood"]), "no such head or set"
+            of_head = part == "ood" and rest[0] in first.full["ood"] and rest[1] in first.full["data"]["ood"]
+            assert part in ("test", *ABOUT) or of_head, "no such head or set"
     assert compose([*spec.overrides(*cells[-1]), f"seed={spec.seeds[1]}"]).run_id == plans[-1][1].run_id
     assert not list(tmp_path.iterdir())
 

@@ -64,7 +64,8 @@ class HardwareRanking(Slimming):
                 per_cell = conv.weight[0].numel()
                 exact = self.cost == "multiply_adds"
                 self.costs[name] = float(per_cell * positions) if exact else channel_latency(conv, x, self.repeats)
-            self.costs = learner.trainer.strategy.broadcast(self.costs)  # processes of ddp prune the same channels
+            if learner.settings.world_size > 1:  # processes of ddp prune the same channels
+                self.costs = learner.trainer.strategy.broadcast(self.costs)
 
     def measured(self) -> dict[str, list[float]]:
         return {"costs": list(self.costs.values())} if self.cost == "latency" and self.known is None else {}

@@ -122,7 +122,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_tutorial_runs_as_written(name: str, folder: Path) -> None:
+def test_a_tutorial_runs_as_written(name: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "100")  # the width of what is shown
     Reader(folder).follow((FOLDER / f"{name}.md").read_text())
 
 

@@ -23,7 +23,7 @@ FILES = (  # of rooms that hold more than methods
 TESTS = (
     "reference/test_*.py",
     "test_metrics.py",
-    *(f"training/test_{name}.py" for name in ("callbacks", "loop_callbacks", "schedules")),
+    *(f"training/test_{name}.py" for name in ("callbacks", "halt", "loop_callbacks", "schedules")),
     "evaluation/test_localisation.py",
 )
 OTHER = {  # of what many methods share: the tests of those that lean on it most

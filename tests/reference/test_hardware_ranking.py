@@ -21,7 +21,8 @@ def started(callback: HardwareRanking) -> tuple[HardwareRanking, Network]:
     torch.manual_seed(0)
     network = Network(resnet18(4, SHAPE, width=8), shape=SHAPE)
     first = SimpleNamespace(strategy=SimpleNamespace(broadcast=lambda costs: {name: FIRST.get(name, cost) for name, cost in costs.items()}))
-    callback.on_fit_start(SimpleNamespace(network=network, total_steps=10, optimizer=True, trainer=first))
+    settings = SimpleNamespace(world_size=2 if FIRST else 1)
+    callback.on_fit_start(SimpleNamespace(network=network, total_steps=10, optimizer=True, settings=settings, trainer=first))
     return callback, network
 
 

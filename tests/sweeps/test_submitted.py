@@ -8,6 +8,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from omegaconf import OmegaConf
 
 from attnlab.config.compose import compose
 from attnlab.sweeps import submitted
@@ -115,7 +116,9 @@ def test_a_job_that_is_queued_again_leaves_at_once(tmp_path: Path, monkeypatch: 
     monkeypatch.setattr(exit_as_submitit_does, "call", call, raising=False)
     plan = compose([*POINTS, "retries=2", f"paths.outputs={tmp_path}"])
     monkeypatch.setattr(tasks, "check", lambda *_, **__: plan)
-    context = SimpleNamespace(overrides=SimpleNamespace(task=[]), job=SimpleNamespace(num=4), runtime=SimpleNamespace(choices={}))
+    context = SimpleNamespace(
+        overrides=SimpleNamespace(task=OmegaConf.create([])), job=SimpleNamespace(num=4), runtime=SimpleNamespace(choices={})
+    )
     monkeypatch.setattr(HydraConfig, "get", staticmethod(lambda: context))
     with pytest.raises(SystemExit):
         task({})

@@ -106,7 +106,7 @@ def test_a_checkpoint_now_and_then_and_after_the_last_epoch(clock, tmp_path) -> 
 
     def after(seconds: float, last: bool = False) -> int:
         clock.now += seconds
-        callback.on_epoch_end(SimpleNamespace(trainer=trainer, last_epoch=last), {})
+        callback.on_epoch_end(SimpleNamespace(trainer=trainer, last_epoch=last, halted=""), {})
         return len(saved)
 
     assert [after(9.0), after(1.0), after(9.5), after(0.0, True), after(10.5)] == [0, 1, 1, 2, 3]
@@ -117,7 +117,7 @@ def test_every_process_saves_where_the_first_one_does(clock, tmp_path) -> None:
     """Clocks differ: the first process's decides, as all of them must come to the barrier."""
     saved = []
     trainer = SimpleNamespace(strategy=SimpleNamespace(broadcast=lambda due: True), save_checkpoint=saved.append)
-    Checkpoint(tmp_path, seconds=10.0).on_epoch_end(SimpleNamespace(trainer=trainer, last_epoch=False), {})
+    Checkpoint(tmp_path, seconds=10.0).on_epoch_end(SimpleNamespace(trainer=trainer, last_epoch=False, halted=""), {})
     assert saved == [tmp_path]
 
 

@@ -51,6 +51,7 @@ CASES = {
     "population_gradient": ["algorithm=population_gradient", "algorithm.population=2", "callback=[norm_loss_step,swa]"],
     "transformation_regression": ["algorithm=transformation_regression", "callback=mc_dropout", "regularizer=dropout"],
     "lrp_guided": ["algorithm=lrp_guided"],
+    "bayesian_abn": ["attention=abn", "attention.abn.dropout=0.5", "regularizer=dropout", "callback=bayesian_abn"],
     "mean_teacher": ["algorithm=mean_teacher", "data.labels=20", "callback=majority_vote"],
     "supervised": ["algorithm=supervised", "distillation=[dml,oskd]", "callback=progressive_stages"],
 }

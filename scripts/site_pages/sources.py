@@ -40,10 +40,11 @@ def _toctree(page: str, text: str, pages: list[str]) -> str:
     """What places of the site lie below a page of Markdown, which forges need not show."""
     if page not in ("index.md", "tutorials/index.md"):
         return ""
+    below = [*TOP, *(name for name in pages if "/" not in name and name not in (*TOP, "index"))]
     tutorials = [name.removeprefix("tutorials/") for name in pages if name.startswith("tutorials/") and not name.endswith("/index")]
     if page == "tutorials/index.md":
         tutorials.sort(key=lambda name: text.index(f"({name}.md)"))  # as the page names them
-    return "\n".join(["", "```{toctree}", ":hidden:", "", *(TOP if page == "index.md" else tutorials), "```", ""])
+    return "\n".join(["", "```{toctree}", ":hidden:", "", *(below if page == "index.md" else tutorials), "```", ""])
 
 
 def _put(path: Path, text: str) -> None:

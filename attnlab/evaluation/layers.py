@@ -1,10 +1,10 @@
 """Layers: how far signals and their rank get through the depth.   Legend: N values of a channel, B batch, C channels, L layers."""
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from attnlab.evaluation.trained import TEST, Trained
-from attnlab.placement.kinds import kind_of
+from attnlab.evaluation.activations import over_activations
+from attnlab.evaluation.trained import Trained
 
 AT_ONCE = 64  # images: their maps are looked at in fp64
 FLOOR = 1e-12  # of an eigenvalue beside the largest: below it a direction counts as gone
@@ -73,26 +73,12 @@ class Layers:
         self.num = num
 
     def run(self, trained: Trained) -> dict[str, float]:
-        modules = {name: one for name, one in trained.network.named_modules() if kind_of(type(one)) == "activation"}
-        if not modules:
-            raise ValueError("layers looks at activation modules, and the network has none")
         seen: dict[str, Moments] = {}
 
-        def watch(name: str):
-            def hook(module: nn.Module, args: tuple, output: Tensor) -> None:
-                seen.setdefault(name, Moments()).add(args[0], output)
+        def see(name: str, before: Tensor, after: Tensor) -> None:
+            seen.setdefault(name, Moments()).add(before, after)
 
-            return modules[name].register_forward_hook(hook)
-
-        _, images = trained.choice(TEST, self.num, seed=trained.seed)
-        size = min(trained.data.eval_batch_size, AT_ONCE)
-        handles = [watch(name) for name in modules]
-        try:
-            batches = zip(images.images.split(size), images.labels.split(size))
-            trained.extract((trained.data.normalise(pixels).to(trained.settings.device), y) for pixels, y in batches)
-        finally:
-            for handle in handles:
-                handle.remove()
+        over_activations(trained, self.num, see, at_once=AT_ONCE)
         by_layer = {name: moments.found() for name, moments in seen.items()}
         self.draw(trained, by_layer)
         metrics: dict[str, float] = {"layers/count": len(by_layer)}

@@ -1,10 +1,10 @@
 """Units: how many are dead, and how many directions the features use.   Legend: N images, C channels, D features."""
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from attnlab.evaluation.trained import TEST, Trained
-from attnlab.placement.kinds import kind_of
+from attnlab.evaluation.activations import over_activations
+from attnlab.evaluation.trained import Trained
 
 
 def effective_rank(x_ND: Tensor) -> float:
@@ -31,28 +31,14 @@ class Units:
         self.num = num
 
     def run(self, trained: Trained) -> dict[str, float]:
-        modules = {name: one for name, one in trained.network.named_modules() if kind_of(type(one)) == "activation"}
-        if not modules:
-            raise ValueError("units counts dead channels of activation modules, and the network has none")
-        _, images = trained.choice(TEST, self.num, seed=trained.seed)
         largest: dict[str, Tensor] = {}
 
-        def watch(name: str) -> torch.utils.hooks.RemovableHandle:
-            def hook(module: nn.Module, args: tuple, output: Tensor) -> None:
-                size_BC = output.abs().flatten(2).amax(2) if output.ndim > 2 else output.abs()
-                size_C = size_BC.amax(0)
-                largest[name] = torch.maximum(largest[name], size_C) if name in largest else size_C
+        def see(name: str, before: Tensor, after: Tensor) -> None:
+            size_BC = after.abs().flatten(2).amax(2) if after.ndim > 2 else after.abs()
+            size_C = size_BC.amax(0)
+            largest[name] = torch.maximum(largest[name], size_C) if name in largest else size_C
 
-            return modules[name].register_forward_hook(hook)
-
-        handles = [watch(name) for name in modules]
-        size = trained.data.eval_batch_size
-        try:
-            batches = zip(images.images.split(size), images.labels.split(size))
-            bank = trained.extract((trained.data.normalise(pixels).to(trained.settings.device), y) for pixels, y in batches)
-        finally:
-            for handle in handles:
-                handle.remove()
+        bank = over_activations(trained, self.num, see)
         dead = [float((size_C == 0).double().mean()) for size_C in largest.values()]
         found = {"units/dead": sum(dead) / len(dead), "units/most_dead": max(dead)}
         if bank.features.shape[1]:

@@ -53,7 +53,9 @@ BAD_CONFIGS = {
     "seed=-1": r"seed=-1: must be 0 or more",
     "seed=one": r"seed=one: must be a whole number",
     "force=maybe": r"force=maybe: must be true or false",
+    "attention=rect attention.rect.sharpness.x=1 attention.rect.sharpness=5": r"sharpness\.x: attention\.rect\.sharpness=5 comes after it",
     "name=a/b": r"name=a/b: use 1 to 80 letters",
+    "name=''": r"name=: use 1 to 80 letters.*or null",
     "name='ünï'": r"name=ünï: use 1 to 80 letters",
     "name=ünï": r"name=ünï: cannot be read as key=value",
     "seed=0 1": r"'1' is no override; write key=value",
@@ -130,6 +132,7 @@ BAD_BUILDS = {
     "optimizer.lr=-1": r"optimizer: .*-1",
     "schedule=multistep schedule.milestones=[3,2]": r"schedule: milestones must be sorted",
     "loss.label_smoothing=2": r"loss: label_smoothing",
+    "optimizer.groups.nothing.lr=1": r"no parameter is called 'nothing'; known: ([\w.]+, ){4}[\w.]+ and \d+ more",
     "model.width=0": r"model: ",
 }
 

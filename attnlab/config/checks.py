@@ -11,7 +11,7 @@ from attnlab.config.build import build
 from attnlab.config.entries import is_component, normalised
 from attnlab.config.groups import GROUPS, LAYERS, having
 from attnlab.config.optimizer import complete_optimizer
-from attnlab.config.overrides import check_choices, names
+from attnlab.config.overrides import check_choices, check_lost, names
 from attnlab.config.plan import Options, Plan, address_of, ignored_keys, label_of
 from attnlab.config.signatures import complete, conforms, describe, join
 from attnlab.config.suggest import nearest
@@ -29,6 +29,7 @@ def check(cfg: Any, *, choices: Mapping[str, Any], overrides: Sequence[str] = ()
     `choices` are Hydra's of the groups; `overrides` what the command line says (see `attnlab.config.entries`).
     """
     check_choices(overrides)
+    check_lost(overrides)
     tree = plain(cfg)
     _check_options(tree)
     layered = any(choices.get(layer) or names(overrides, layer) for layer in LAYERS)
@@ -49,9 +50,9 @@ def check(cfg: Any, *, choices: Mapping[str, Any], overrides: Sequence[str] = ()
             full[key], short[key] = complete(value, allow=tree["allow_targets"], where=key)
     _check_demands(full)
     _check_distillation(full)
-    label = tree["name"] or label_of(full, choices)
+    label = label_of(full, choices) if tree["name"] is None else str(tree["name"])
     if not re.fullmatch(r"[\w.+=-]{1,80}", label, re.ASCII):
-        raise ConfigError(f"name={label}: use 1 to 80 letters, digits and . _ + = -")
+        raise ConfigError(f"name={label}: use 1 to 80 letters, digits and . _ + = -, or null for the name of what it is")
     ignored = ignored_keys(full)
     return Plan(full, short, label, address_of(short, ignored), ignored, tuple(overrides), teacher and teacher.path)
 

@@ -43,6 +43,15 @@ def replaces(words: Sequence[str], group: str) -> bool:
     return any(key_of(word) == group for word in words)
 
 
+def check_lost(words: Sequence[str]) -> None:
+    """ConfigError for a key that a later word replaces with all that is in it: `a.b.c=1 a.b=2`. Hydra would forget the first."""
+    for i, word in enumerate(words):
+        for later in words[i + 1 :]:
+            whole, value = key_of(later), later.partition("=")[2].strip()
+            if key_of(word).startswith(whole + ".") and "." in whole and not value.startswith("{"):
+                raise ConfigError(f"{key_of(word)}: {whole}={value} comes after it and replaces it; leave one of them out")
+
+
 def check_choices(words: Sequence[str]) -> None:
     """ConfigError for a component named twice, or beside `none`, and for a list where a group takes one. Hydra would take the last."""
     for word in words:

@@ -11,5 +11,6 @@ def nearest(word: str, names: Sequence[str], count: int = 5, *, prefix: str = ""
     close = (close + tail)[:count]
     if close:
         return "nearest: " + ", ".join(prefix + name for name in close)
-    short = [name for name in names if "." not in name][:20] or list(names)[:20]
-    return "known: " + ", ".join(prefix + name for name in short)
+    short = [name for name in names if "." not in name][:20] or list(names)[:count]
+    rest = f" and {len(names) - len(short):,} more" if len(short) < len(names) else ""
+    return "known: " + ", ".join(prefix + name for name in short) + rest

@@ -6,10 +6,12 @@ import math
 import os
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
 import pytest
+from packaging.version import Version
 from PIL import Image
 
 from attnlab.config.compose import compose
@@ -20,6 +22,9 @@ from tests.conftest import TINY
 from tests.loggers.standin import KEY, Run, StandIn
 from tests.loggers.test_loggers import no_account  # noqa: F401  fixture: no credentials, no way out
 
+pytestmark = pytest.mark.skipif(
+    Version(version("wandb")) < Version("0.30"), reason="the stand-in speaks the protocol of wandb 0.30 and later"
+)
 SMALL = ["logger=wandb", "attention=rect", "evaluator=[ood,figures]", "data.val=0.2"]
 
 

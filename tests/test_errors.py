@@ -63,6 +63,7 @@ BAD_CONFIGS = {
     "retries=-1": r"retries=-1: must be 0 or more",
     "objective=nope": r"objective=nope: must be a metric such as test/acc",
     "objective=tset/acc": r"objective=tset/acc: must be a metric such as test/acc",
+    "~paths paths.outputs=x": r"~paths: paths\.outputs=x sets what it deletes",
     "~paths.outputs": r"paths\.outputs: missing; it cannot be deleted",
     "paths.outputs=": r"paths\.outputs: must name a folder",
     "hydra.verbose=7": r"hydra\.verbose=7: must be true, false",

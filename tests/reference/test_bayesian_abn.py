@@ -46,6 +46,7 @@ def test_equals_the_loop() -> None:
     by_attention = [entropy(b) < entropy(a) for a, b in zip(own_BK, other_BK)]
     assert True in by_attention and False in by_attention
     assert tested.by_attention_B.tolist() == by_attention
+    torch.testing.assert_close(out.features, sum(member.features for member in out.members) / 4)
     for i, chosen in enumerate(by_attention):
         torch.testing.assert_close(out.logits[i].softmax(0), (other_BK if chosen else own_BK)[i])
         for t, member in enumerate(out.members):
@@ -62,6 +63,16 @@ def test_training_and_the_network_itself_are_left_alone() -> None:
     still = BayesianABN(passes=2, at="backbone.pool").tested(network(dropout=0.0)).eval()  # nothing drops: the plain branches
     out = still(x)
     torch.testing.assert_close(out.members[0].logits, out.members[1].logits)
+
+
+def test_a_tie_is_the_networks_own() -> None:
+    equal = network(dropout=0.0)
+    for last in (equal.backbone.fc, branch_of(equal).classify):
+        nn.init.zeros_(last.weight)
+        nn.init.zeros_(last.bias) if last.bias is not None else None
+    tested = BayesianABN(passes=2).tested(equal).eval()
+    tested(torch.randn(3, 1, 6, 6, dtype=torch.float64))
+    assert not tested.by_attention_B.any()
 
 
 def test_refusals() -> None:

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from attnlab.ensemble.concatenation import Concatenation, joined_head
-from attnlab.network import Network
+from attnlab.network import Network, Output
 from tests.golden_numbers import golden
 
 
@@ -46,3 +46,7 @@ def test_what_is_refused() -> None:
         joined_head([nn.Linear(2, 3), nn.Linear(2, 4)])
     with pytest.raises(ValueError, match="at least one member"):
         Concatenation([])
+    featureless = Network(Backbone(4), shape=(5,))
+    featureless.forward = lambda x, target=None: Output(torch.zeros(2, 3), None, None)
+    with pytest.raises(ValueError, match="names no `features` place"):
+        Concatenation([Network(Backbone(4), shape=(5,)), featureless])(torch.zeros(2, 5))

@@ -69,6 +69,7 @@ RANGES: dict[str, dict[str, dict[str, str]]] = {
         "LargeMarginLoss": {name: "[0, inf)" for name in ("delta_var", "delta_dist", "alpha", "beta", "gamma", "weight")}
         | {"momentum": "[0, 1]"}
     },
+    "attnlab.losses.supcon": {"SupCon": {"temperature": "(0, ", "weight": "[0, "}},
     "attnlab.losses.spread": {"SpreadLoss": {"low": "[0, 0.99]", "high": "[0.2, inf)"}},
     "attnlab.distillation.dist": {"DIST": {"temperature": "(0, "}},
     "attnlab.distillation.dkd": {"DKD": {"temperature": "(0, ", "warmup": "[0, 1]"}},

@@ -37,7 +37,7 @@ def test_it_is_no_part_of_the_address_and_mistakes_are_one_line() -> None:
         "halt={worse: {1: 1}}": "unknown key halt.worse; nearest: halt.worse_than",
         "halt={metric: val/acc}": "halt.worse_than: required",
         "halt={worse_than: {a: 1}}": r"halt: worse_than=\{'a': 1\}: must be epochs with numbers, such as \{5: 0.4\}",
-        "halt={worse_than: {0: 1}}": "halt: worse_than=.*: epochs count from 1",
+        "halt={worse_than: {0: 1, 2: 1}}": "halt: worse_than=.*: epochs count from 1",
         "halt={metric: test/acc, worse_than: {1: 1}}": "halt: metric=test/acc: a run cannot be halted by test images",
         "halt={mode: more, worse_than: {1: 1}}": "halt.mode=more: must be one of max, min",
         "halt={worse_than: {1: 1}, _target_: os.system}": "must be keys with values or null",

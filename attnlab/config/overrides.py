@@ -45,13 +45,11 @@ def replaces(words: Sequence[str], group: str) -> bool:
 
 def check_lost(words: Sequence[str]) -> None:
     """ConfigError for a key that a later word replaces with all that is in it (`a.b.c=1 a.b=2`: Hydra would forget the first), and for one
-    that is deleted and set (`~paths paths.outputs=x`)."""
+    that is deleted and then set (`~paths paths.outputs=x`)."""
     for i, word in enumerate(words):
-        if word.startswith("~"):
-            for other in words:
-                if other is not word and f"{key_of(other)}.".startswith(f"{key_of(word)}."):
-                    raise ConfigError(f"{word}: {other} sets what it deletes; leave one of them out")
         for later in words[i + 1 :]:
+            if word.startswith("~") and f"{key_of(later)}.".startswith(f"{key_of(word)}."):
+                raise ConfigError(f"{word}: {later} sets what it deletes; leave one of them out")
             whole, value = key_of(later), later.partition("=")[2].strip()
             if key_of(word).startswith(whole + ".") and "." in whole and not value.startswith("{"):
                 raise ConfigError(f"{key_of(word)}: {whole}={value} comes after it and replaces it; leave one of them out")

@@ -121,6 +121,7 @@ BAD_BUILDS = {
     "trainer.devices=2": r"trainer: devices=2 needs strategy=ddp",
     "trainer.accelerator=gpu": r"PyTorch sees no GPU here; use trainer=auto",
     "data.val=1.5": r"data: val is a fraction",
+    "data.crop=9999999999999999999999": r"data\.crop=9+ is more than an image's side",
     "data.batch_size=5000": r"data\.batch_size=5000 is more than",
     "data.ood=[nowhere]": r"nowhere",
     "data=parquet data.path=/no/such/folder": r"/no/such/folder",

@@ -200,6 +200,8 @@ class ImageData:
                 self.mean, self.std = of_all_channels(self.mean, self.std)
         if len(self.mean) != self.shape[0] or len(self.std) != self.shape[0]:
             raise ValueError(f"mean and std need {self.shape[0]} values, one a channel, got {len(self.mean)} and {len(self.std)}")
+        if self.crop > max(self.shape):
+            raise ValueError(f"data.crop={self.crop} is more than an image's side ({max(self.shape)} pixels): crops of border alone")
         if self.batch_size > len(self.split("train")) and self.drop_last:
             raise ValueError(
                 f"data.batch_size={self.batch_size} is more than the {len(self.split('train'))} training images of {self.name}; "

@@ -3,7 +3,9 @@
 import gc
 import logging
 import os
+import random
 import signal
+import zlib
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # a shell's background job has it so, and all that it starts
     signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -13,6 +15,7 @@ os.environ["WANDB_MODE"] = "offline"
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 QUICK = ["logger=none", "data.batch_size=16", "trainer.max_epochs=2", "ood=msp", "evaluator=[ood,localisation]"]  # no pictures
@@ -41,6 +44,29 @@ def pytest_collection() -> Iterator[None]:
         gc.freeze()
         gc.set_threshold(20_000, 20, 20)
         gc.enable()
+
+
+def seed_by(name: str) -> None:
+    """The global generators, by a name: what a test draws is its own, whatever ran before it and in whichever worker."""
+    import torch
+
+    number = zlib.crc32(name.encode())
+    random.seed(number)
+    np.random.seed(number)
+    torch.manual_seed(number)
+
+
+def pytest_pycollect_makemodule(module_path: Path) -> None:
+    seed_by(module_path.name)
+
+
+def pytest_fixture_setup(fixturedef: pytest.FixtureDef, request: pytest.FixtureRequest) -> None:
+    seed_by(f"{fixturedef.argname} {getattr(request, 'param', '')}")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_call(item: pytest.Item) -> None:
+    seed_by(item.nodeid)
 
 
 @pytest.fixture(autouse=True)

@@ -7,13 +7,14 @@ from typing import Any
 
 from attnlab.config.checks import check, plain
 from attnlab.config.compose import composing, explain, loosen, without_hydra
-from attnlab.config.groups import GROUPS
+from attnlab.config.groups import GROUPS, having
 from attnlab.config.plan import Plan
 from attnlab.config.targets import ConfigError, config_dir
 from attnlab.config.teacher import TRAINING
 
 CHOICE = re.compile(r"(\w+)=(\[[\w,]+\]|\w+)")
 TAUGHT = re.compile(rf"teacher=({re.escape(TRAINING)}[0-9a-f]+)")  # as a table names a row's teacher: an option that nothing else refers to
+SEVERAL = having(several=True)
 ELSEWHERE = re.compile(r"[~+]*(hydra\b|[\w/]+@)")  # other folders of configs, other places of a group's node
 Composed = tuple[dict[str, Any], dict[str, Any]]  # a config without Hydra's own part, its references as they stand; the groups' choices
 
@@ -31,8 +32,9 @@ def compose_cells(cells: Sequence[Sequence[str]], seeds: Sequence[int]) -> list[
 class Composer:
     """Compositions by their overrides, for as long as Hydra is set up.
 
-    A cell that chooses from two groups or more is put together from one composition a choice, each with all the other overrides: a group's
-    node is that of its own choice. So it is only where a choice can change nothing but its group's node (`_alone`).
+    A cell that chooses from groups is put together from the composition of all its other overrides: the node of a group is that of its own
+    choice, where a choice can change nothing else (`_alone`). It is what the choice's file says, where nothing else says anything of the
+    group (`_as_in_its_file`), and else one composition a choice.
     """
 
     def __init__(self) -> None:
@@ -50,19 +52,20 @@ class Composer:
             raw, choices = self.put_together(overrides[:-1])
             return {**raw, "teacher": teacher[1]}, choices
         groups = {word: word.partition("=")[0] for word in overrides if self._alone(word)}
-        if (
-            len(groups) < 2
-            or len(set(groups.values())) < len(groups)
-            or any(re.match(r"[~+]*(hydra\b|[\w@/]+@)", word) for word in overrides)
-        ):
-            return self.composed(overrides)
         rest = tuple(word for word in overrides if word not in groups)
-        raw, choices = {}, {}
+        if not groups or len(set(groups.values())) < len(groups) or any(ELSEWHERE.match(word) for word in overrides):
+            return self.composed(overrides)
+        try:
+            raw, choices = map(dict, self.composed(rest))
+        except ConfigError:  # of what a choice brings, perhaps
+            return self.composed(overrides)
         for word, group in groups.items():
-            part, chosen = self.composed((*rest, word))
-            if not raw:
-                raw, choices = dict(part), dict(chosen)
-            raw[group], choices[group] = part[group], chosen.get(group)
+            names = word.partition("=")[2]
+            if (group in SEVERAL or "[" not in names) and self._as_in_its_file(group, rest):
+                raw[group], choices[group] = _content(group, names), None if "[" in names else names  # as Hydra has it
+            else:
+                part, chosen = self.composed((*rest, word))
+                raw[group], choices[group] = part[group], chosen.get(group)
         return raw, choices
 
     def composed(self, overrides: tuple[str, ...]) -> Composed:
@@ -83,6 +86,22 @@ class Composer:
         if not found or found[1] not in GROUPS or found[1] in self.referred_to:
             return False
         return all(_own(found[1], name) for name in found[2].strip("[]").split(","))
+
+    def _as_in_its_file(self, group: str, overrides: tuple[str, ...]) -> bool:
+        """Whether these overrides leave the group's node as the file of its choice has it."""
+        if any(re.match(rf"[~+]*{group}\b", word) for word in overrides):
+            return False
+        raw, choices = self.composed(overrides)
+        return _own(group, choices.get(group) or "") and raw.get(group) == _content(group, choices[group])
+
+
+@functools.cache
+def _content(group: str, names: str) -> Any:
+    """What a group's node is by the file of its choice, or files, each of which has a key of its own."""
+    from omegaconf import OmegaConf
+
+    files = [OmegaConf.load(config_dir() / group / f"{name}.yaml") for name in names.strip("[]").split(",")]
+    return OmegaConf.to_container(OmegaConf.merge(*files), resolve=False)
 
 
 @functools.cache

@@ -4,7 +4,10 @@ Imports Hydra: import it where something is composed.
 """
 
 import contextlib
+import copy
+import functools
 import importlib.util
+import os
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NoReturn
@@ -13,7 +16,9 @@ import yaml
 from hydra._internal import defaults_list
 from hydra._internal import hydra as engine
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra._internal.config_repository import ConfigRepository
 from hydra._internal.utils import get_args_parser
+from hydra.core.object_type import ObjectType
 from hydra.errors import HydraException
 
 from attnlab.config.overrides import PERMISSIONS
@@ -26,6 +31,10 @@ class Loader(ConfigLoaderImpl):
     Hydra itself builds whatever `hydra.callbacks`, `hydra.launcher`, `hydra.sweeper` and `hydra.job_logging` name, before any of our checks
     sees a config; so a file says nothing of them. Hydra only warns of a folder that is not there.
     """
+
+    def __init__(self, config_search_path: Any) -> None:
+        super().__init__(config_search_path)
+        self.repository = Repository(config_search_path)
 
     def load_configuration(self, *args: Any, **kwargs: Any) -> Any:
         try:
@@ -53,6 +62,8 @@ class Loader(ConfigLoaderImpl):
 
     def _load_single_config(self, default: Any, repo: Any) -> Any:
         found = super()._load_single_config(default, repo)
+        if not default.package:  # one that goes into a package was copied into it
+            found.config = copy.deepcopy(found.config)
         if is_of_others(found.provider):
             where = f"{found.path.removeprefix('file://')}/{default.config_path}.yaml"
             if default.config_path.startswith("local/"):
@@ -61,6 +72,35 @@ class Loader(ConfigLoaderImpl):
                 if key.lstrip("/").replace("/", ".").partition(".")[0] in PERMISSIONS:
                     raise ConfigError(f"{where}: sets {key}, which counts on the command line alone")
         return found
+
+
+class Repository(ConfigRepository):
+    """Hydra's sources of configs, where a file that has not changed is parsed once in a process: parsing is a third of composing."""
+
+    def __deepcopy__(self, memo: Any) -> "Repository":
+        """Hydra copies it for every composition, to give it other sources; its own way copies all that any plugin has registered."""
+        copied = copy.copy(self)
+        copied.sources = list(self.sources)
+        return copied
+
+    def load_config(self, config_path: str) -> Any:
+        source = self._find_object_source(config_path, ObjectType.CONFIG)
+        if source is not None and source.scheme() == "file":
+            file = os.stat(os.path.join(source.path, source._normalize_file_name(config_path)))
+            state = file.st_mtime_ns, file.st_size, file.st_ino
+        elif source is not None and source.provider == "hydra":  # installed with it
+            state = ()
+        else:
+            return super().load_config(config_path)
+        return copy.copy(_parsed(type(source), source.provider, source.path, config_path, *state))
+
+
+@functools.lru_cache(maxsize=1024)
+def _parsed(kind: Callable, provider: str, path: str, config_path: str, *state: int) -> Any:
+    """A file's content and defaults list; `state` tells what it was from what it is."""
+    alone = ConfigRepository.__new__(ConfigRepository)
+    alone.sources = [kind(provider, f"{kind.scheme()}://{path}")]
+    return alone.load_config(config_path)
 
 
 def is_of_others(provider: str) -> bool:

@@ -1,5 +1,7 @@
 """Cells of a table, put together from few compositions: what each would be by itself."""
 
+import json
+
 import hydra
 import pytest
 
@@ -23,9 +25,20 @@ def test_rows_and_columns_are_composed_once(composed: list[list[str]]) -> None:
     words = [*SMALL[1:], "regularizer.cutout.length=4", "attention.rect.at=layer1"]
     cells = [[*words, f"attention={row}", f"regularizer={column}"] for row in rows[1:] for column in columns[1:]]
     plans = compose_cells(cells, [0, 3])
-    assert len(composed) == 5  # a choice each, `logger=none` among them
+    assert len(composed) == 5  # what is common with `logger=none`, and a choice each where another word says something of its group
     for cell, pair in zip(cells, plans, strict=True):
         assert pair == [compose([*cell, f"seed={seed}"]) for seed in (0, 3)]
+
+
+def test_a_row_that_nothing_else_speaks_of_costs_no_composition(composed: list[list[str]]) -> None:
+    rows = ("attention=rect", "attention=[se,rect]", "attention=[rect,se]", "regularizer=cutout", "loss=gccs", "ood=[knn,msp]")
+    words = ["experiment=rect/cluttered_digits", "data.canvas=24", "model.width=8"]
+    plans = compose_cells([[*words, row] for row in rows], [0, 3])
+    assert len(composed) == 1
+    for row, pair in zip(rows, plans, strict=True):
+        for plan, seed in zip(pair, (0, 3), strict=True):
+            alone = compose([*words, row, f"seed={seed}"])
+            assert plan == alone and json.dumps(plan.full) == json.dumps(alone.full)  # in one order: components are placed in it
 
 
 @pytest.mark.parametrize(
@@ -35,8 +48,8 @@ def test_rows_and_columns_are_composed_once(composed: list[list[str]]) -> None:
         (["attention=se", "attention=rect", "regularizer=cutout"], 1),  # Hydra says what is wrong, or which it takes
         (["experiment=advanced_dropout/cifar10", "regularizer=none", "loss=large_margin"], 2),
         (["experiment=large_margin/cifar10", "loss=ce", "regularizer=cutout", "data=digits"], 3),
-        (["attention=se", "regularizer=cutout", "data.split_seed=${seed}"], 2),
-        (["attention=se", "regularizer=cutout", "data.split_seed=${data.seed}"], 2),
+        (["attention=se", "regularizer=cutout", "data.split_seed=${seed}"], 1),
+        (["attention=se", "regularizer=cutout", "data.split_seed=${data.seed}"], 1),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
@@ -56,7 +69,7 @@ def test_a_teacher_costs_no_composition(composed: list[list[str]]) -> None:
     words = [*SMALL[:2], "regularizer=cutout", "distillation=kd"]
     one, two = cells = [[*words, f"teacher=training:{address}"] for address in ("0a1b2c3d", "12345678")]
     plans = compose_cells(cells, [0])
-    assert len(composed) == 2 and [plan for (plan,) in plans] == [compose([*one, "seed=0"]), compose([*two, "seed=0"])]
+    assert len(composed) == 1 and [plan for (plan,) in plans] == [compose([*one, "seed=0"]), compose([*two, "seed=0"])]
     composed.clear()
     assert compose_cells([[*words, "teacher=training:0a1b2c3d", "teacher=training:12345678"]], [0])[0][0].full == plans[1][0].full
 

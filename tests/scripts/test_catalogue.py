@@ -38,6 +38,7 @@ def test_every_paper_of_the_lists_has_one_line_and_what_it_names_is_there() -> N
 
 
 LEFT_OUT = {  # of the catalogue's tables
+    "attention/bipolar": "takes a hundred times as long a step on a CPU, by docs/costs.json",
     "attention/ltpa": "is for model=vgg_ltpa, which has table=ltpa",
     "attention/ltpa_merge": "is beside attention=ltpa",
     "loss/ce": "is in every other row",

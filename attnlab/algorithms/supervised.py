@@ -28,6 +28,7 @@ class Supervised:
     `state_dict` and `load_state_dict`, where an algorithm has them, go into the checkpoint; `on_epoch_end(learner, row)` is as a
     callback's. `asks`: names of offers beside the loss's (`index`, `progress`), see `attnlab.config.asking`. `eager = True`: its terms
     take gradients themselves, which torch.compile cannot trace. `takes_label_sets = False`: it needs class numbers, not sets of classes.
+    `takes_unlabelled = True`: it has a use for images without a label. `leaves_out`: its options that take labels away, whatever the data.
     """
 
     num_passes = 1

@@ -13,11 +13,12 @@ from typing import Any
 # read; mean, std: of the images' channels; total_steps, steps_per_epoch: optimisation steps; student_shapes, teacher_shapes: {place: shape}
 # of what the places of the network and of its teacher give; make_peer: makes another network of the plan (distillation terms, algorithm);
 # first_weights: False where a checkpoint's weights are to come, so that those to start from need not be found (model);
-# train_images: train_images(device) gives the training images once, in their order, unaugmented, as batches (x, y); train_size:
+# train_labels: train_labels() gives the labels of the training images in their order, -1 where training does not know one (distillation
+# terms, algorithm); train_images: train_images(device) gives the images once, in that order, unaugmented, as batches (x, y); train_size:
 # how many there are (algorithm)
 CONSTRUCTION = (
     *("shape", "num_classes", "dim", "host", "read_shapes", "mean", "std", "total_steps", "steps_per_epoch"),
-    *("student_shapes", "teacher_shapes", "make_peer", "first_weights", "train_images", "train_size"),
+    *("student_shapes", "teacher_shapes", "make_peer", "first_weights", "train_labels", "train_images", "train_size"),
 )
 # x: the batch; out: the network's Output; target: labels; network; progress: 0-d tensor in [0, 1]; teacher: the teacher's Output; index:
 # positions of the images in the training split

@@ -148,8 +148,7 @@ def _check_demands(full: Mapping[str, Any]) -> None:
     """What one group asks of another, as far as it can be seen before anything is built."""
     loss = locate(full["loss"]["_target_"], allow=full["allow_targets"])
     name = full["loss"]["_target_"].rpartition(".")[2]
-    if full["data"].get("labels") is not None:
-        _check_unlabelled(full, loss)
+    _check_unlabelled(full, loss)
     if getattr(locate(full["data"]["_target_"], allow=full["allow_targets"]), "several_labels", False):
         _check_several_labels(full, loss)
     for group in having(placed=True):
@@ -162,12 +161,18 @@ def _check_demands(full: Mapping[str, Any]) -> None:
 
 
 def _check_unlabelled(full: Mapping[str, Any], loss: Any) -> None:
-    """data.labels: whoever meets images without a label must know what to do with them."""
+    """Where images are without a label, by data.labels or by an option of the algorithm (`leaves_out`), whoever meets them must know what
+    to do with them."""
     algorithm = locate(full["algorithm"]["_target_"], allow=full["allow_targets"])
-    number, found = full["data"]["labels"], "data.labels leaves images unlabelled"
-    if not getattr(algorithm, "takes_unlabelled", False):
-        advice = f"use algorithm=mean_teacher, or data.limit={number} to train on the labelled ones alone"
-        raise ConfigError(f"{found}, which algorithm {algorithm.__name__} cannot use; {advice}")
+    options = [key for key in getattr(algorithm, "leaves_out", ()) if full["algorithm"].get(key)]
+    found = f"algorithm.{options[0]} leaves images unlabelled" if options else ""
+    if (number := full["data"].get("labels")) is not None:
+        found = "data.labels leaves images unlabelled"
+        if not getattr(algorithm, "takes_unlabelled", False):
+            advice = f"use algorithm=mean_teacher, or data.limit={number} to train on the labelled ones alone"
+            raise ConfigError(f"{found}, which algorithm {algorithm.__name__} cannot use; {advice}")
+    if not found:
+        return
     if not getattr(loss, "takes_unlabelled", False):
         raise ConfigError(f"{found}, which loss {loss.__name__} cannot take; use loss=ce")
     for group in (*having(placed=True), "distillation"):

@@ -269,7 +269,7 @@ class ImageData:
             drop_last=self.drop_last, rank=rank, world_size=world_size,
         )  # fmt: skip
         if self.labels is not None:
-            loader.labels_N = self._known_labels().to(loader.device)
+            loader.labels_N = self.train_labels().to(loader.device)
         return loader
 
     def steps_per_epoch(self, *, world_size: int = 1) -> int:
@@ -321,9 +321,11 @@ class ImageData:
             raise ValueError(f"{self.name}: all {len(train)} training images are of one class; a classifier needs two or more")
         self._cache["train"] = self._settle(train, training=True)
 
-    def _known_labels(self) -> Tensor:
-        """Labels of the training images, -1 where training does not know them."""
+    def train_labels(self) -> Tensor:
+        """Labels (N,) of the training images in their order, -1 where training does not know them."""
         labels_N = self.split("train").labels
+        if self.labels is None:
+            return labels_N
         if self.labels > len(labels_N):
             raise ValueError(f"labels={self.labels} is more than the {len(labels_N)} training images of {self.name}")
         chosen = stratified_order(labels_N, self.split_seed)[: self.labels]

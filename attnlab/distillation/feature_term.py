@@ -24,8 +24,9 @@ Pair = tuple[Tensor, Tensor]
 class FeatureTerm(nn.Module):
     """`weight * self.distance(pairs)`, where pairs are the values of the student's and the teacher's places, in the order they run.
 
-    A subclass defines `distance(pairs) -> 0-d tensor`, and checks `self.pair_shapes` in its constructor. Values come in fp32 or better and
-    autocast is off, as products of features overflow in fp16.
+    A subclass defines `distance(pairs) -> 0-d tensor`, or a `forward` that asks for more than both Outputs and begins with `pairs`; it
+    checks `self.pair_shapes` in its constructor. Values come in fp32 or better and autocast is off, as products of features overflow in
+    fp16.
 
     Args:
         student_shapes, teacher_shapes: {place: shape without batch} of each network, in the order of the forward pass.
@@ -73,9 +74,13 @@ class FeatureTerm(nn.Module):
 
     def forward(self, out: "Output", teacher: "Output") -> Tensor:
         with torch.autocast(out.logits.device.type, enabled=False):
-            own = [full_precision(out.values[place]) for place in self.places]
-            theirs = [full_precision(teacher.values[place]) for place in self.teacher_places]
-            return self.weight * self.distance(list(zip(own, theirs, strict=True)))
+            return self.weight * self.distance(self.pairs(out, teacher))
+
+    def pairs(self, out: "Output", teacher: "Output") -> list[Pair]:
+        """What both gave at the places, in fp32 or better."""
+        own = [full_precision(out.values[place]) for place in self.places]
+        theirs = [full_precision(teacher.values[place]) for place in self.teacher_places]
+        return list(zip(own, theirs, strict=True))
 
 
 def full_precision(x: Tensor) -> Tensor:

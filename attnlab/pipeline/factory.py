@@ -81,6 +81,7 @@ def make_learner(
         optimizer = functools.partial(grouped, optimizer, parameter_groups(model, network.placed, groups, optimizer=optimizer))
     pair = {"student_shapes": shapes_by_place(shapes), "teacher_shapes": teacher.shapes if teacher else {}}
     pair["make_peer"] = lambda: make_network(plan, data, building, placements, start=trains)[0]
+    pair["train_labels"] = lambda: data.train_labels()
     distillation = make_all(plan, "distillation", offers | pair) if trains else {}
     terms = penalties | distillation
     own = make_all(plan, "callback", offers)

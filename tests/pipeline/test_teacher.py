@@ -222,7 +222,13 @@ def test_a_finished_student_outlives_its_teacher(taught: dict, tmp_path: Path, c
 
 
 def test_a_killed_student_ends_as_the_one_that_was_not(taught: dict, tmp_path: Path) -> None:
-    words = [*TINY, "trainer.threads=1", "trainer.checkpoint_seconds=0", "distillation=[kd,hint,dkd,dml]", f"teacher={taught['folder']}"]
+    words = [
+        *TINY,
+        "trainer.threads=1",
+        "trainer.checkpoint_seconds=0",
+        "distillation=[kd,hint,dkd,dml,crd]",
+        f"teacher={taught['folder']}",
+    ]
     whole = live(tmp_path / "whole", [], words)
     torn = live(tmp_path / "torn", [("step", 5)], words)
     assert torn["result"]["metrics"] == whole["result"]["metrics"]

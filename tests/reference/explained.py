@@ -40,5 +40,11 @@ def small(module: nn.Module | None = None) -> Network:
     return Network(backbone, shape=(3, 32, 32), num_classes=5)
 
 
+def drawn(map_B1HW: Tensor) -> Tensor:
+    """(B, H, W) from 0 to 1, as the grad-cam library gives its maps; before interpolation it does the same, so 1e-7 counts twice there."""
+    map_BHW = map_B1HW[:, 0] - map_B1HW[:, 0].amin((1, 2), keepdim=True)
+    return map_BHW / (1e-7 + map_BHW.amax((1, 2), keepdim=True))
+
+
 def hooks(network: nn.Module) -> list[int]:
     return [len(module._forward_hooks) + len(module._forward_pre_hooks) + len(module._backward_hooks or ()) for module in network.modules()]

@@ -7,10 +7,11 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from attnlab.evaluation.attribution_scores import class_sensitivity, completeness_gap, infidelity, max_sensitivity, scores, sparseness
-from attnlab.evaluation.localisation import box_mask, pointing_hit, relevance_rank_accuracy
+from attnlab.evaluation.localisation import box_mask, energy_inside, pointing_game, pointing_hit, relevance_rank_accuracy
 from attnlab.explainers.gnl_ig import GuidedNonLinearity
 from attnlab.explainers.gradient import Gradient
 from attnlab.explainers.ig import IntegratedGradients
+from attnlab.metrics import auroc
 from tests.golden_numbers import golden
 from tests.reference.explained import small
 
@@ -28,6 +29,7 @@ def noise(stored: dict[str, Tensor]) -> Tensor:
 def test_completeness_is_captum_s(stored: dict[str, Tensor]) -> None:
     network, x, target = small(), stored["x"], stored["target"]
     torch.testing.assert_close(scores(network, x, target), stored["f_x"], rtol=1e-10, atol=1e-12)
+    torch.testing.assert_close(scores(network, torch.zeros_like(x), target), stored["f_0"], rtol=1e-10, atol=1e-12)
     torch.testing.assert_close(completeness_gap(network, x, stored["ig"], target), stored["ig_gap"], rtol=1e-8, atol=1e-10)
     torch.testing.assert_close(completeness_gap(network, x, stored["gnl_authors"], target), stored["gnl_gap"], rtol=1e-8, atol=1e-10)
 
@@ -73,6 +75,20 @@ def test_scores_of_maps_are_quantus_s_and_torchray_s(stored: dict[str, Tensor], 
     for tolerance, expected in zip(stored["pointing_tolerances"].tolist(), stored[f"pointing_{key}"]):
         assert torch.equal(pointing_hit(heat, mask, tolerance=tolerance) * 2 - 1, expected.float())
     assert pointing_hit(heat, mask, tolerance=0).sum() == 0
+    boxes = torch.stack([torch.stack([*ends(one.any(0)), *ends(one.any(1))])[[0, 2, 1, 3]] for one in mask.bool()]).double()
+    assert torch.equal(box_mask(boxes, 32, 32), mask.bool())
+    share = energy_inside(heat, boxes)
+    torch.testing.assert_close(share, stored[f"quantus_RelevanceMassAccuracy_{key}"], rtol=1e-10, atol=1e-12)
+    torch.testing.assert_close(share, stored[f"quantus_AttributionLocalisation_{key}"], rtol=0, atol=1e-9)
+    assert torch.equal(pointing_game(heat, boxes).double(), stored[f"quantus_PointingGame_{key}"])
+    areas = [auroc(one[~inside], one[inside]) for one, inside in zip(heat[:, 0], mask.bool())]
+    assert areas == pytest.approx(stored[f"quantus_AUC_{key}"].tolist(), abs=1e-6)
+
+
+def ends(any_N: Tensor) -> tuple[Tensor, Tensor]:
+    """The first position and the one after the last."""
+    (found,) = any_N.nonzero(as_tuple=True)
+    return found[0], found[-1] + 1
 
 
 @given(st.integers(0, 10**6), st.floats(0.01, 100))

@@ -1,6 +1,7 @@
 """DCP against the authors' code: the rule alone, and two networks over five steps; then its state and the plain network it gives."""
 
 import copy
+import itertools
 from types import SimpleNamespace
 
 import pytest
@@ -99,10 +100,13 @@ def test_five_steps_equal_the_released_code(name: str) -> None:
     gold, learner, callback = start(name)
     lr, momentum, decay = gold["lr_mom_wd"].tolist()
     learner.optimizer = torch.optim.SGD(learner.network.parameters(), lr=lr, momentum=momentum, weight_decay=decay)
+    assert [0, *itertools.accumulate(len(layer.mask_C) for layer in callback.masks.values())] == gold["channels"].tolist()
     for t in range(5):
         same(torch.cat([layer.mask_C for layer in callback.masks.values()]), gold[f"mask{t}"])
+        before = torch.where(gold[f"mask{t}"] > 0, callback.decay * callback.utility_N, callback.utility_N)
         same(take(gold, learner, callback, t), gold[f"logits{t}"])
         same(callback.utility_N, gold[f"u{t}"])
+        same(callback.utility_N - before, gold[f"v{t}"])
     same(torch.cat([layer.mask_C for layer in callback.masks.values()]), gold["mask5"])
     backbone = learner.network.backbone.eval()
     same((backbone.fc if name == "res" else backbone.classifier).weight.detach(), gold["final_fc_w"])

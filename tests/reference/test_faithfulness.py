@@ -1,11 +1,13 @@
 """Deletion, insertion, AUPC and AUTVC against the authors' numbers, slow loops and their laws."""
 
 import pytest
+import scipy.integrate
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+from attnlab.evaluation.attribution_scores import scores
 from attnlab.evaluation.faithfulness import aupc, autvc, blurred, deletion_insertion, pyramid, windows
 from tests.golden_numbers import golden
 from tests.reference.explained import small
@@ -35,6 +37,9 @@ def test_curves_are_rise_s(stored: dict[str, Tensor], name: str, step: int, valu
 
 def test_the_blur_is_rise_s(stored: dict[str, Tensor]) -> None:
     torch.testing.assert_close(blurred(stored["x"]), stored["ins_blur"], rtol=1e-10, atol=1e-12)
+    impulse = torch.zeros(1, 1, 13, 13, dtype=torch.float64)
+    impulse[..., 6, 6] = 1
+    torch.testing.assert_close(blurred(impulse)[0, 0, 1:-1, 1:-1], stored["ins_kernel"], rtol=0, atol=1e-9)
 
 
 def test_the_default_step_is_a_row_and_the_target_is_the_predicted_class(stored: dict[str, Tensor]) -> None:
@@ -93,6 +98,27 @@ def test_aupc_is_the_authors(stored: dict[str, Tensor], name: str, monkeypatch: 
         torch.testing.assert_close(found, stored[f"aupc_{name}"], rtol=1e-9, atol=1e-9)
 
 
+@pytest.mark.parametrize("name", ["st", "ig"])
+def test_the_logits_and_the_curve_of_aupc_are_the_authors(stored: dict[str, Tensor], name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every region's logits hang on the filling that was kept in those before."""
+    asked, curves = [], integrated(monkeypatch)
+    monkeypatch.setattr("attnlab.evaluation.faithfulness.scores", lambda *given: asked.append(scores(*given)) or asked[-1])
+    aupc(
+        small(), stored["x"], maps(stored, name), stored["target"], mean=MEAN, std=STD, kernel=int(stored["aupc_kernel"]), num_regions=8,
+        fills_BRFCkk=stored[f"aupc_{name}_fills"],
+    )  # fmt: skip
+    logits_BRF = torch.stack([logits.view(4, 7) for logits in asked[1:]], 1)
+    torch.testing.assert_close(logits_BRF, stored[f"aupc_{name}_scores"], rtol=1e-9, atol=1e-11)
+    torch.testing.assert_close(curves[0], stored[f"aupc_{name}_curve"], rtol=1e-9, atol=1e-11)
+
+
+def integrated(monkeypatch: pytest.MonkeyPatch) -> list[Tensor]:
+    """The curves that are integrated from now on."""
+    curves, simpson = [], scipy.integrate.simpson
+    monkeypatch.setattr("scipy.integrate.simpson", lambda y, **given: curves.append(torch.from_numpy(y)) or simpson(y, **given))
+    return curves
+
+
 def test_windows_are_a_slow_greedy_choice() -> None:
     heat = torch.rand(2, 9, 12, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     heat[1] = 1.0  # all equal: column by column
@@ -116,8 +142,10 @@ def test_aupc_draws_by_its_seed(stored: dict[str, Tensor]) -> None:
 
 
 @pytest.mark.parametrize("name", ["st", "ig"])
-def test_autvc_is_the_authors(stored: dict[str, Tensor], name: str) -> None:
+def test_autvc_is_the_authors(stored: dict[str, Tensor], name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    curves = integrated(monkeypatch)
     torch.testing.assert_close(autvc(maps(stored, name), smallest=5), stored[f"autvc_{name}"], rtol=1e-10, atol=1e-12)
+    torch.testing.assert_close(curves[0], stored[f"autvc_{name}_levels"], rtol=1e-10, atol=1e-12)
 
 
 def test_the_pyramid_is_skimage_s(stored: dict[str, Tensor]) -> None:

@@ -32,6 +32,8 @@ def test_equals_the_released_code(variant: str) -> None:
     space["eps"] = gold[f"{variant}_eps"].item()
     for name, value in zip(("dist", "bandwidth", "kernel"), input_gradient_kernel(found, **space)):
         torch.testing.assert_close(value.detach(), gold[f"{variant}_{name}"], rtol=1e-11, atol=1e-13)
+    width = input_gradient_kernel(found, **space)[1].detach()
+    torch.testing.assert_close(width.mean() * math.log(3), gold[f"{variant}_median"], rtol=1e-11, atol=0)
     repulsion = input_gradient_repulsion(found, **space)
     torch.testing.assert_close(repulsion.detach(), gold[f"{variant}_repulsion"], rtol=1e-12, atol=1e-13)
     loss = sum(F.cross_entropy(logits_BK, gold["y"]) for logits_BK in logits) + repulsion

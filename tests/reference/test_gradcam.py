@@ -14,7 +14,7 @@ from attnlab.explainers.gradcam import GradCAM, grad_cam
 from attnlab.network import Network
 from tests.backbones.test_backbones import CASES
 from tests.golden_numbers import golden
-from tests.reference.explained import hooks, small
+from tests.reference.explained import drawn, hooks, small
 
 
 @pytest.fixture(scope="module")
@@ -40,6 +40,8 @@ def test_maps_are_the_library_s(network: Network, stored: dict[str, Tensor], at:
     torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-12)
     if name == "relu3":
         torch.testing.assert_close(raw.relu(), stored["gradcam_captum_relu3"].double().view_as(raw), rtol=1e-6, atol=1e-9)
+        torch.testing.assert_close(raw.relu(), stored["gradcam_torchcam_relu3"].view_as(raw), rtol=1e-6, atol=1e-9)
+        torch.testing.assert_close(drawn(found).float(), stored["gradcam_relu3_up"], rtol=0, atol=1e-5)
 
 
 def test_a_place_before_a_module_that_works_in_place(network: Network, stored: dict[str, Tensor]) -> None:

@@ -9,6 +9,8 @@ import torch
 from torch import nn
 
 from attnlab.algorithms.label_improvement import LabelImprovement
+from attnlab.config.compose import compose
+from attnlab.config.targets import ConfigError
 from tests.reference.small_learner import backbone, batches, small_learner, take
 
 
@@ -79,6 +81,65 @@ def test_halves_learn_from_one_and_relabel_the_other() -> None:
     assert torch.equal(algorithm.labels_N[1::2], given.y[1::2])
 
 
+def test_held_out_images_teach_nothing_keep_their_labels_and_count() -> None:
+    algorithm, given = improvement(held_out=0.3)
+    learner = small_learner(algorithm)
+    held = algorithm.held_N
+    assert held.sum() == 6
+    terms, _ = algorithm.terms(learner, given, None)
+    logits = learner.network.train()(given.x).logits
+    assert terms["ce"].item() == pytest.approx(nn.functional.cross_entropy(logits[~held], given.y[~held]).item())
+    alone = given._replace(x=given.x[held], y=given.y[held], index=given.index[held])
+    assert algorithm.terms(learner, alone, None)[0]["ce"] == 0
+    algorithm.relabel(learner, None)
+    said = learner.network.eval()(given.x).logits.argmax(1)
+    assert torch.equal(algorithm.labels_N, torch.where(held, given.y, said))
+    assert algorithm.met[0].item() == pytest.approx((said == given.y)[held].double().mean().item())
+
+
+@pytest.mark.parametrize(
+    ("met", "ends"), [([0.5, 0.4, 0.3], True), ([0.5, 0.4, 0.4], False), ([0.3, 0.5, 0.4], False), ([0.5, 0.4], False)]
+)
+def test_training_ends_where_held_out_labels_are_met_less_than_in_both_rounds_before(
+    met: list[float], ends: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    algorithm, given = improvement(rounds=[1] * 8, held_out=0.3)  # a round a step
+    learner, stopped, trained = small_learner(algorithm), [], []
+    monkeypatch.setattr(learner, "stop", lambda: stopped.append(True))
+    relabel = algorithm.relabel
+
+    def watched(*args: object) -> None:
+        relabel(*args)
+        algorithm.met[-1] = torch.tensor(met[len(algorithm.met) - 1])
+        trained.append(copy.deepcopy(learner.network.state_dict()))
+
+    monkeypatch.setattr(algorithm, "relabel", watched)
+    take(learner, [given] * len(met))
+    row: dict[str, float] = {}
+    algorithm.on_epoch_end(learner, row)
+    assert bool(stopped) is ends and row["labels/held_out_acc"] == pytest.approx(met[-1])
+    same = [torch.equal(value, trained[-1][name]) for name, value in learner.network.state_dict().items()]
+    assert all(same) is ends
+    state = copy.deepcopy(algorithm.state_dict())
+    algorithm.met = []
+    algorithm.load_state_dict(state)
+    assert [float(value) for value in algorithm.met] == pytest.approx(met)
+    stopped.clear()
+    algorithm.on_epoch_end(learner, row)  # no round has ended since
+    assert not stopped
+
+
+def test_whoever_needs_every_label_is_refused() -> None:
+    words = ["data.limit=60", "algorithm=label_improvement", "algorithm.held_out=0.2"]
+    with pytest.raises(ConfigError, match=r"algorithm\.held_out leaves images unlabelled, and regularizer=mixup reads every image's label"):
+        compose([*words, "regularizer=mixup"])
+    with pytest.raises(
+        ConfigError, match=r"algorithm\.halves leaves images unlabelled, which loss LargeMarginLoss cannot take; use loss=ce"
+    ):
+        compose([*words[:2], "algorithm.halves=true", "loss=large_margin"])
+    compose([*words[:2], "regularizer=mixup"])
+
+
 def test_wrong_labels_get_fewer(run) -> None:
     words = ["data=two_moons", "model=mlp2d", "data.num_train=200", "data.label_noise=0.2", "trainer.max_epochs=12", "model.width=16"]
     words += ["algorithm=label_improvement", "algorithm.rounds=[1,1]", "schedule=cycles", "schedule.lengths=[1,1]"]
@@ -96,3 +157,7 @@ def test_wrong_labels_get_fewer(run) -> None:
 def test_values_out_of_range() -> None:
     with pytest.raises(ValueError, match="rounds must be 3 or more lengths"):
         improvement(rounds=[1, 1], halves=True)
+    with pytest.raises(ValueError, match=r"held_out must be in \[0, 1\), and 0 with halves, got 0.2"):
+        improvement(rounds=[1, 1, 1], halves=True, held_out=0.2)
+    with pytest.raises(ConfigError, match=r"algorithm.held_out=0.01 of 20 training images leaves nothing to hold out or to learn"):
+        small_learner(improvement(held_out=0.01)[0])

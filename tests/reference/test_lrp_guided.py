@@ -29,6 +29,7 @@ def test_relevance_and_weights_are_the_authors(stored: dict[str, Tensor]) -> Non
     found = relevance(maps, weight, logits)
     # their rule overwrites inputs of exactly 0 by -1e-6
     torch.testing.assert_close(found, stored["lrpg_RF"], rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(found.sum((2, 3)), stored["lrpg_Rz"], rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(relevance_weights(maps, weight, logits), stored["lrpg_w"], rtol=0, atol=1e-4)
 
 

@@ -75,7 +75,7 @@ def test_a_stratified_choice_of_labels_is_known() -> None:
     assert len(seen) == 100 and len(known) == 20 and all(truth[index] == y for index, y in known.items())
     assert sorted(known.values()) == sorted(list(range(10)) * 2)
     with pytest.raises(ValueError, match="labels=200 is more than the 100 training images"):
-        Digits(limit=100, labels=200)._known_labels()
+        Digits(limit=100, labels=200).train_labels()
 
 
 def test_two_steps_are_the_loop() -> None:

@@ -163,7 +163,7 @@ RANGES: dict[str, dict[str, dict[str, str]]] = {
     },
     "attnlab.algorithms.glico": {"GLICO": {"code": "n >= 1", "width": "n >= 1", "noise": "[0, ", "gamma": "[0, ", "start": "[0, 1)"}},
     "attnlab.algorithms.joint_ensemble": {"JointEnsemble": {"members": "n >= 2", "pca": "[0, 1]"}},
-    "attnlab.algorithms.label_improvement": {"LabelImprovement": {"confidence": "[0, 1]"}},
+    "attnlab.algorithms.label_improvement": {"LabelImprovement": {"confidence": "[0, 1]", "held_out": "[0, 1)"}},
     "attnlab.algorithms.lrp_guided": {"LRPGuided": {"weight": "[0, ", "epsilon": "(0, "}},
     "attnlab.algorithms.mltp": {"MLTP": {"alpha": "[0, ", "beta": "[0, "}},
     "attnlab.algorithms.on_manifold": {

@@ -20,7 +20,7 @@ def test_maps_are_the_authors(stored: dict[str, Tensor], monkeypatch: pytest.Mon
     x, target, noise = stored["x"], stored["target"], stored["noise"]
     for values in (2**20, 5000):  # in one pass, and in many
         monkeypatch.setattr("attnlab.explainers.attribution.VALUES", values)
-        found = SmoothTaylor().attribute(small(), x, target, noise_RBCHW=noise)
+        found = SmoothTaylor(sigma=float(stored["st_sigma"])).attribute(small(), x, target, noise_RBCHW=noise)
         torch.testing.assert_close(found, stored["smoothtaylor"], rtol=1e-10, atol=1e-14)
         torch.testing.assert_close(
             SmoothTaylor(sigma=9.0).explain(small(), x, target, noise_RBCHW=noise, sigma_B=torch.full((4,), 0.5)),

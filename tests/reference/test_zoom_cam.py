@@ -14,7 +14,7 @@ from attnlab.explainers.zoom_cam import ZoomCAM, _zoomed
 from attnlab.network import Network
 from tests.backbones.test_backbones import CASES
 from tests.golden_numbers import golden
-from tests.reference.explained import Functional, hooks, small
+from tests.reference.explained import Functional, drawn, hooks, small
 
 PLACES = {"relu1": "features.1", "relu2": "features.4", "relu3": "features.7"}
 
@@ -30,6 +30,15 @@ def test_maps_are_the_library_s(stored: dict[str, Tensor], cam: type, key: str, 
     found = cam(at=PLACES[name]).explain(small(), stored["x"], stored["target"])
     raw = stored[f"{key}_{name}_raw"][:, None].relu()
     torch.testing.assert_close(found, F.interpolate(raw, size=(32, 32), mode="bilinear"), rtol=1e-10, atol=1e-12)
+    if name == "relu3":
+        torch.testing.assert_close(drawn(found).float(), stored[f"{key}_relu3_up"], rtol=0, atol=1e-5)
+        if cam is LayerCAM:
+            torch.testing.assert_close(raw[:, 0], stored["layercam_torchcam_relu3"], rtol=1e-6, atol=1e-9)
+
+
+def test_the_mean_over_places_is_the_library_s_hirescam_of_three(stored: dict[str, Tensor]) -> None:
+    found = torch.stack([ZoomCAM(at=place).explain(small(), stored["x"], stored["target"]) for place in PLACES.values()])
+    torch.testing.assert_close(drawn(found.mean(0)).float(), stored["hirescam_mean3_up"], rtol=0, atol=1e-5)
 
 
 def test_layers_of_zoom_cam_are_the_authors(stored: dict[str, Tensor]) -> None:

@@ -27,6 +27,7 @@ SCHEMES = {
     "label_improvement": [
         "algorithm=label_improvement",
         "algorithm.rounds=[1,1]",
+        "algorithm.held_out=0.2",
         "data.label_noise=0.3",
         "callback=[magnitude_pruning,slimming,weight_centring,majority_vote,progressive_stages]",
         "callback.majority_vote.share=0.3",

@@ -107,7 +107,9 @@ def test_keeps_channels_last_and_traces(per_channel):
     assert y.is_contiguous(memory_format=torch.channels_last)
 
 
-@pytest.mark.parametrize("bad, match", [({"drop": 1.0}, "drop"), ({"block": 0}, "block"), ({"shape": (8,)}, r"\(C, H, W\).*for vectors use dropout")])
+@pytest.mark.parametrize(
+    "bad, match", [({"drop": 1.0}, "drop"), ({"block": 0}, "block"), ({"shape": (8,)}, r"\(C, H, W\).*for vectors use dropout")]
+)
 def test_wrong_values(bad, match):
     with pytest.raises(ValueError, match=match):
         DropBlock(**{"shape": (3, 8, 8)} | bad)

@@ -13,7 +13,7 @@ from attnlab.config.groups import GROUPS, LAYERS, having
 from attnlab.config.optimizer import complete_optimizer
 from attnlab.config.overrides import check_choices, check_lost, names
 from attnlab.config.plan import Options, Plan, address_of, ignored_keys, label_of
-from attnlab.config.signatures import complete, conforms, describe, join
+from attnlab.config.signatures import check_numbers, complete, conforms, describe, join
 from attnlab.config.suggest import nearest
 from attnlab.config.targets import ConfigError, check_allowed, group_choices, locate
 from attnlab.config.teacher import find_teacher
@@ -109,6 +109,7 @@ def _check_options(tree: dict[str, Any]) -> None:
             raise ConfigError(f"unknown key {key}; {nearest(key, [*GROUPS, *LAYERS, *options])}")
         if not conforms(value, options[key]):
             raise ConfigError(f"{key}={value}: must be {describe(options[key])}")
+        check_numbers(value, key)
     for key in (*options, *GROUPS):
         if key not in tree:
             raise ConfigError(f"{key}: missing; it cannot be deleted")
@@ -122,7 +123,7 @@ def _check_options(tree: dict[str, Any]) -> None:
     for key in ("seed", "retries"):
         if tree[key] < 0:
             raise ConfigError(f"{key}={tree[key]}: must be 0 or more")
-    families = (*METRICS, *tree["evaluator"])
+    families = tuple(dict.fromkeys((*METRICS, *tree["evaluator"])))
     family, _, metric = tree["objective"].partition("/")
     others = any(is_component(entry, "evaluator") and not entry["_target_"].startswith("attnlab.") for entry in tree["evaluator"].values())
     if not metric or not (family in families or others):  # an evaluator of somebody else may call its metrics as it likes

@@ -139,6 +139,8 @@ def explain(error: BaseException) -> str:
         return f"{', '.join(deleted)}: missing; it cannot be deleted" if deleted else text
     if (found := re.search(r"Could not override '([^']*)'", text)) and found[1] in LAYERS:
         return f"{found[1]}: there is no file of configs/{found[1]} to choose"
+    if (found := re.search(r"Could not override '([^']*)'", text)) and found[1] in GROUPS:
+        return f"{found[1]}: must name a file of configs/{found[1]}; what is in it has keys of its own, such as {found[1]}.KEY=VALUE"
     if found := re.search(r"Could not override '([^']*)'", text):
         node, path = getattr(error.__cause__, "parent_node", None), found[1].rpartition(".")[0]
         beside = list(map(str, node)) if path and node else _top_level()  # of hydra.launcher.partion: the launcher's own keys

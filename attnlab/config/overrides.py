@@ -11,6 +11,7 @@ from attnlab.config.targets import ConfigError
 OPTIONS = frozenset(field.name for field in dataclasses.fields(Options))
 FOREIGN = ("allow_targets", "hydra.searchpath")  # code and configs of somebody else
 PERMISSIONS = ("allow_targets", "hydra", "paths")  # whose code may run, where configs are read, where files are written
+NO_NAME = re.compile(r"null|true|false|nan|[-+]?(inf|[\d._]*\d[\d._]*(e[-+]?\d+)?)", re.IGNORECASE)  # what Hydra reads as something else
 
 
 def key_of(word: str) -> str:
@@ -56,10 +57,14 @@ def check_lost(words: Sequence[str]) -> None:
 
 
 def check_choices(words: Sequence[str]) -> None:
-    """ConfigError for a component named twice, or beside `none`, and for a list where a group takes one. Hydra would take the last."""
+    """ConfigError for a component named twice, or beside `none`, and for a list where a group takes one, where Hydra would take the last;
+    and for what is no name, such as 3 or null, on which Hydra stumbles."""
     for word in words:
         value = word.partition("=")[2]
         group = GROUPS.get(key_of(word))
+        nested = re.search(r"\[[^\]]*[\[{]", value)
+        if group is not None and (nested or any(NO_NAME.fullmatch(choice) for choice in re.split(r"[\[\],\s()]+", value))):
+            raise ConfigError(f"{word}: must name a file of configs/{group.name}")
         if group is None or not (value.startswith("[") and value.endswith("]")):
             continue
         choices = [choice.strip(" '\"") for choice in value[1:-1].split(",") if choice.strip()]

@@ -59,8 +59,7 @@ def complete(node: Any, *, allow: Sequence[str] = (), where: str = "") -> tuple[
         path = join(where, key)
         if key not in known and not accepts_any(target):
             raise ConfigError(f"unknown key {path}; {nearest(key, list(known), prefix=path.removesuffix(key))}")
-        if not is_finite(value):
-            raise ConfigError(f"{path}={value}: must be finite")
+        check_numbers(value, path)
         if key in hints and not conforms(value, hints[key]):
             raise ConfigError(f"{path}={value}: must be {describe(hints[key])}")
         value = coerced(value, hints.get(key, Any))
@@ -89,7 +88,7 @@ def conforms(value: Any, hint: Any) -> bool:
     if hint is None or hint is type(None):
         return value is None
     if origin in (typing.Union, types.UnionType):
-        return any(conforms(value, argument) for argument in arguments)
+        return any(conforms(value, argument) for argument in arguments if not _is_object(argument) or _has_target(value))
     if origin is Literal:
         return any(value == argument and isinstance(value, bool) == isinstance(argument, bool) for argument in arguments)
     if hint is bool:
@@ -114,13 +113,24 @@ def conforms(value: Any, hint: Any) -> bool:
     return True
 
 
-def is_finite(value: Any) -> bool:
-    """Whether no number in a plain value, at any depth, is NaN or infinite."""
-    if isinstance(value, Mapping):
-        return all(map(is_finite, value.values()))
-    if isinstance(value, list | tuple):
-        return all(map(is_finite, value))
-    return not isinstance(value, float) or math.isfinite(value)
+def _is_object(hint: Any) -> bool:
+    """Whether an annotation is a class of which plain data hold nothing, such as the Tensor in torch's `lr: float | Tensor`."""
+    return isinstance(hint, type) and not issubclass(hint, bool | int | float | str | Path | list | tuple | dict | type(None))
+
+
+def _has_target(value: Any) -> bool:
+    return isinstance(value, Mapping) and "_target_" in value
+
+
+def check_numbers(value: Any, path: str) -> None:
+    """Refuse what no tensor can hold, at any depth of a plain value: NaN, infinity, and whole numbers of more than 64 bits."""
+    if isinstance(value, Mapping | list | tuple):
+        for item in value.values() if isinstance(value, Mapping) else value:
+            check_numbers(item, path)
+    elif isinstance(value, float) and not math.isfinite(value):
+        raise ConfigError(f"{path}={value}: must be finite")
+    elif isinstance(value, int) and not -(2**63) <= value < 2**63:
+        raise ConfigError(f"{path}: a whole number of {len(str(abs(value)))} digits; {2**63 - 1} is the largest there can be")
 
 
 def coerced(value: Any, hint: Any) -> Any:
@@ -153,7 +163,7 @@ def describe(hint: Any) -> str:
     if origin is Literal:
         return "one of " + ", ".join(str(argument).lower() if isinstance(argument, bool) else str(argument) for argument in arguments)
     if origin in (typing.Union, types.UnionType):
-        return " or ".join(describe(argument) for argument in arguments)
+        return " or ".join(describe(argument) for argument in arguments if not _is_object(argument)) or "given"
     if origin in (dict, Mapping) or hint is dict:
         return "keys with values" + (f", each {describe(arguments[1])}" if arguments else "")
     if origin in (list, tuple, Sequence):

@@ -16,6 +16,8 @@ log = logging.getLogger("attnlab")
 
 Precision = Literal["auto", 32, "bf16-mixed", "16-mixed"]
 
+MOST_THREADS = 4096  # more than any machine has cores; far more, and PyTorch ends with the process
+
 Compile = Literal["auto", "off", "default", "reduce-overhead", "max-autotune"]
 
 
@@ -31,7 +33,7 @@ class Settings:
     gradient_clip: largest gradient norm, or null.
     val_every: epochs between two looks at the validation images, where there are any; the last epoch is always looked at.
     checkpoint_seconds: least time between two checkpoints; the last epoch always leaves one.
-    threads: CPU threads, or null for PyTorch's choice.
+    threads: CPU threads (1 to 4,096), or null for PyTorch's choice.
     """
 
     NOT_IDENTITY = ("checkpoint_seconds", "progress", "threads")
@@ -54,8 +56,8 @@ class Settings:
                 raise ValueError(f"{name} must be at least {low}, got {getattr(self, name)}")
         if self.gradient_clip is not None and not self.gradient_clip > 0:
             raise ValueError(f"gradient_clip must be above 0 or null, got {self.gradient_clip}")
-        if self.threads is not None and self.threads < 1:
-            raise ValueError(f"threads must be at least 1 or null, got {self.threads}")
+        if self.threads is not None and not 1 <= self.threads <= MOST_THREADS:
+            raise ValueError(f"threads must be in [1, {MOST_THREADS}] or null, got {self.threads}")
         if self.accelerator == "gpu" and not torch.cuda.is_available():
             raise ValueError("accelerator=gpu: PyTorch sees no GPU here; use trainer=auto or trainer=cpu")
         if self.device.type == "cuda" and self.devices > torch.cuda.device_count():

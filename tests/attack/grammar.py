@@ -41,7 +41,7 @@ GOOD = (
     "loss=large_margin ood=none",
     "loss=ce loss.label_smoothing=0.1 ood=none",
     "optimizer=adamw schedule=cosine ood=none",
-    "optimizer.lr=0.05 optimizer.momentum=0.8 schedule=multistep schedule.milestones=[1] ood=none",
+    "optimizer.lr=0.05 optimizer.momentum=0.8 schedule=multistep schedule.milestones=[0.5] ood=none",
     "schedule=step ood=none",
     "schedule=constant trainer.gradient_clip=1 ood=none",
     "algorithm=sam ood=none",
@@ -232,6 +232,11 @@ class Mutations:
         new = f"{group}=[{name},{self._draw.choice([name, 'none'])}]"
         return self._with(new), REFUSE, new
 
+    def no_name(self):
+        group = self._draw.choice(list(GROUPS))
+        odd = self._draw.choice(["3", "-1", "1.5", "null", "true", "[3]", "[null]", "[{a:1}]", "{a:1}", "[[none]]"])
+        return self._with(f"{group}={odd}"), REFUSE, f"{group}={odd}"
+
     def unknown_key(self):
         where = self._draw.choice([leaf.key for leaf in self._leaves if "." in leaf.key])
         name = self._draw.choice(["nope", "lrr", "p", "Width", "_x", "at2"])
@@ -270,7 +275,8 @@ class Mutations:
 
     def negative_zero_or_huge(self):
         numbers = [leaf for leaf in self._leaves if (kinds := kinds_of(leaf.hint)) and "whole" in kinds]
-        new = f"{self._draw.choice(numbers).key}={self._draw.choice(['-7', '0', '1000000000000', '-1', '9999999999999999999999', '1e30'])}"
+        value = self._draw.choice(["-7", "0", "1000000000000", "-1", "9999999999999999999999", "9" * 400, "1e30"])
+        new = f"{self._draw.choice(numbers).key}={value}"
         return self._with(new), ANY, new
 
     def nested(self):

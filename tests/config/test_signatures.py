@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from attnlab.config.compose import compose
@@ -44,6 +44,7 @@ def test_coercion(value: Any, hint: Any, wanted: Any) -> None:
     assert repr(found) == repr(wanted)  # 1 == 1.0 would not tell
 
 
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])  # on a busy machine
 @given(
     st.recursive(
         st.integers(-9, 9) | st.floats(allow_nan=False) | st.none() | st.booleans() | st.text(max_size=2),

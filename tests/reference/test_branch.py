@@ -114,6 +114,7 @@ def test_bottleneck_branch_has_the_width_of_the_next_stage() -> None:
     module = AttentionBranch((8, 4, 4), num_classes=3, block="bottleneck")
     assert module.evidence.in_channels == 16 and module.blocks[0].conv2.out_channels == 4
     assert module(torch.randn(2, 8, 4, 4)).shape == (2, 8, 4, 4)
+    assert [block.conv1.in_channels for block in AttentionBranch((8, 4, 4), num_classes=3, blocks=3).blocks] == [8, 16, 16]
 
 
 def test_rules() -> None:

@@ -18,6 +18,7 @@ def test_equals_its_equations(channels: bool, spatial: bool) -> None:
     y = x
     if channels:
         first, _, last = module.channels.mlp
+        assert all(field[0].bias is None for field in module.channels.fields)
         score = 0
         for field, d in zip(module.channels.fields, (1, 2, 3), strict=True):
             u = F.conv2d(x, field[0].weight, padding=d, dilation=d, groups=8)

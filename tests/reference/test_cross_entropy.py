@@ -72,7 +72,8 @@ def test_smoothing_out_of_range(value):
 def test_weight_multiplies_the_loss() -> None:
     out, y = Output(torch.randn(5, 3), None, None), torch.tensor([0, 1, 2, 0, 1])
     whole = CrossEntropy(3, 4)(out, y)["ce"]
-    torch.testing.assert_close(CrossEntropy(3, 4, weight=0.1)(out, y)["ce"], 0.1 * whole)
+    for weight in (0.1, 2.0):
+        torch.testing.assert_close(CrossEntropy(3, 4, weight=weight)(out, y)["ce"], weight * whole)
     with pytest.raises(ValueError, match="weight must be 0 or more, got -1"):
         CrossEntropy(3, 4, weight=-1)
 

@@ -66,9 +66,34 @@ def test_the_distance_is_the_formula() -> None:
     guessed = logits.argmax(1)
     standard = (vectors - vectors.mean(0)) / vectors.std(0, correction=0)
     away = torch.stack([v - standard[guessed == k].mean(0) for v, k in zip(standard, guessed)])
+    torch.testing.assert_close(head.scale_D, vectors.std(0, correction=0))
     inverse = torch.linalg.inv(away.T @ away / 60)
     expected = torch.stack([a @ inverse @ a / 2 for a in away])  # a PCA of all components turns, and a distance does not feel it
     torch.testing.assert_close(head.score(bank), expected, rtol=1e-8, atol=1e-8)
+
+
+def test_a_class_that_was_never_predicted_has_the_mean_of_all() -> None:
+    vectors, none, logits = (
+        torch.randn(40, 3, generator=torch.Generator().manual_seed(0)).double() + 5,
+        torch.zeros(40).long(),
+        torch.eye(4),
+    )
+    head = Explanation(components=3)
+    head.fit(Bank(vectors, logits[2 * (torch.arange(40) % 2)], none))  # classes 0 and 2
+    one, beyond = (head.score(Bank(vectors[:5], logits[[k] * 5], none[:5])) for k in (1, 3))
+    torch.testing.assert_close(one, beyond)
+    assert [made(side=3).side for made in (Explanation, ExplanationAutoencoder, ExplanationForest)] == [3, 3, 3]
+
+
+def test_a_forest_is_a_function_of_its_seed() -> None:
+    vectors = torch.randn(40, 3, generator=torch.Generator().manual_seed(0)).double()
+    bank = Bank(vectors, torch.zeros(40, 2), torch.zeros(40).long())
+    scores = []
+    for seed in (0, 0, 1):
+        head = ExplanationForest(trees=3, seed=seed)
+        head.fit(bank)
+        scores.append(head.score(bank))
+    assert torch.equal(scores[0], scores[1]) and not torch.equal(scores[0], scores[2])
 
 
 def test_what_is_refused(network: Network) -> None:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from attnlab.losses.forde import input_gradient_kernel, input_gradient_repulsion
+from attnlab.losses.forde import input_gradient_kernel, input_gradient_repulsion, principal_axes
 from tests.golden_numbers import golden
 
 NAMES = ("w1", "b1", "w2", "b2")
@@ -53,3 +53,16 @@ def test_laws() -> None:
     torch.testing.assert_close(input_gradient_repulsion(apart), input_gradient_repulsion(scaled), rtol=1e-6, atol=0)
     with pytest.raises(ValueError, match="there is one"):
         input_gradient_repulsion(apart[:1])
+
+
+def test_the_bandwidth_of_an_even_number_of_members_is_the_mean_of_the_middle_two() -> None:
+    d_MMB, width_MB, _ = input_gradient_kernel(torch.randn(4, 6, 5, generator=torch.Generator().manual_seed(0)).double())
+    torch.testing.assert_close(width_MB, d_MMB.sort(0).values[1:3].mean(0) / math.log(4))
+
+
+def test_the_principal_axes_are_those_of_all_batches_together() -> None:
+    x = torch.randn(20, 1, 2, 2, generator=torch.Generator().manual_seed(0)).double() * torch.tensor([3.0, 1.0, 2.0, 0.5]).view(2, 2) + 4
+    axes, variances = principal_axes([x[:7], x[7:]])
+    covariance = x.flatten(1).T.cov(correction=0)
+    torch.testing.assert_close(axes @ variances.diag() @ axes.T, covariance)
+    assert variances.diff().max() < 0

@@ -20,6 +20,7 @@ def test_equals_its_equations(rule: str) -> None:
     torch.manual_seed(0)
     module, x = HumanPriorAttention((3, 4, 5), rule=rule, spread=0.7).double(), torch.randn(2, 3, 4, 5).double()
     if rule == "mix":
+        assert module.balance.item() == 0  # half and half at first
         torch.nn.init.constant_(module.balance, 0.8)
     y, m = module(x).detach(), learned(module, x)
     for b in range(2):

@@ -335,6 +335,12 @@ def test_distances_that_cannot_be_used():
         fermat_to(inner, sample, torch.tensor([[0, 0, 0, float("nan")]]), alpha=3)
 
 
+def test_features_are_scaled_by_their_spread_wherever_they_lie():
+    features, y = torch.randn(12, 3, generator=torch.Generator().manual_seed(0)).double(), torch.arange(12) % 2
+    scales = [LensDepth(normalize=False).fit(features + shift, y).scale for shift in (0.0, 1000.0)]
+    assert scales[0] == scales[1] and scales[0] <= (features - features.mean(0)).abs().max() < 2 * scales[0]
+
+
 # -- consistency ------------------------------------------------------------------------------------------------------------------------
 
 
@@ -342,6 +348,8 @@ def test_consistency_curve_by_hand():
     scores, correct = torch.tensor([0.1, 0.9, 0.5, 0.7]), torch.tensor([True, False, True, False])
     assert consistency_curve(scores, correct, fractions=(0, 0.25, 0.5, 0.75)).tolist() == pytest.approx([1 / 2, 2 / 3, 1, 1])
     assert consistency_curve(scores, correct).shape == (10,)
+    mixed = torch.tensor([True, False, False, True])
+    assert consistency_curve(scores, mixed, fractions=(0.5, 0.75, 0.9)).tolist() == [0.5, 1, 1]  # one is kept at least
 
 
 def test_consistency_takes_the_mean_over_the_order_within_a_tie():

@@ -73,6 +73,9 @@ def test_without_labels_and_in_eval() -> None:
     assert module.penalty is None
     module.train()(torch.randn(4, 3, 7, 6), y)  # another size
     assert module.map.shape == (4, 1, 7, 6)
+    alone = LMask((3, 5, 5), num_classes=4, sparse=0.0, shared=1.0)
+    alone(x, y)
+    assert alone.penalty.item() > 0
     off = LMask((3, 5, 5), num_classes=4, sparse=0.0, shared=0.0)
     off(x, y)
     assert off.penalty is None

@@ -89,8 +89,8 @@ def test_a_pass_that_was_broken_off_leaves_the_next_one_alone() -> None:
 def test_copies_are_blended_as_their_originals() -> None:
     torch.manual_seed(1)
     module = ManifoldMixup((4,), num_classes=4)
-    mixed, target = module(torch.cat([torch.eye(4), 10 * torch.eye(4)]), torch.arange(4))
-    torch.testing.assert_close(mixed, torch.cat([target, 10 * target]))
+    mixed, target = module(torch.cat([torch.eye(4), 10 * torch.eye(4), 100 * torch.eye(4)]), torch.arange(4))
+    torch.testing.assert_close(mixed, torch.cat([target, 10 * target, 100 * target]))
 
 
 def test_soft_labels_of_another_mixer_are_blended_and_eval_is_the_identity() -> None:

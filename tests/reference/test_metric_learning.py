@@ -82,6 +82,15 @@ def test_traces_and_takes_half_precision(make) -> None:
         torch.testing.assert_close(value, loss(single, y)[name])
 
 
+@pytest.mark.parametrize("make", [lambda: ProxyMargin(K, D), lambda: SupCon(K, D)])
+def test_in_full_precision_inside_autocast(make) -> None:
+    loss, (out, y) = make(), batch()
+    single = out._replace(features=out.features.detach().float(), fc=out.fc.float())
+    expected = next(iter(loss(single, y).values()))
+    with torch.autocast("cpu", dtype=torch.float16):  # its own, were it to turn one on, would be bf16
+        assert torch.equal(next(iter(loss(single, y).values())), expected)
+
+
 def test_proxies_learn_and_are_in_the_checkpoint() -> None:
     plan = compose([*TINY, "loss=arcface", "optimizer.lr=0.01"])
     data = make_data(plan)

@@ -14,7 +14,8 @@ from torch import nn
 
 from attnlab import metrics
 from attnlab.network import Output
-from attnlab.ood.bank import Bank
+from attnlab.ood.adapter import final_linear
+from attnlab.ood.bank import Bank, as_bank
 from attnlab.ood.energy import Energy
 from attnlab.ood.evaluate import evaluate_heads
 from attnlab.ood.extract import extract, extract_views
@@ -83,6 +84,8 @@ def test_energy_of_log_probabilities_is_refused():
         with pytest.raises(ValueError, match="the logits are log-probabilities"):
             Energy().score(bank)
         assert Energy(temperature=2.0).score(bank).std() > 0
+        some = Bank(bank.features[:2], torch.stack([bank.logits[0], TEST.logits[1].to(dtype)]), bank.labels[:2])
+        assert Energy().score(some)[0].abs() < 1e-5  # one may happen to be
 
 
 def test_confident_samples_do_not_tie():
@@ -424,6 +427,24 @@ def test_heads_that_need_the_final_linear(head):
     ]:
         with pytest.raises(ValueError, match=text):
             head.fit(Bank(TRAIN.features, TRAIN.logits, TRAIN.labels, fc))
+
+
+def test_the_final_linear_is_a_copy_without_gradient_that_makes_the_logits_to_a_twentieth():
+    assert not any(parameter.requires_grad for parameter in final_linear(TRAIN, "x").parameters())
+    far = 100 * TRAIN.features
+    for factor, fits in ((1.04, True), (1.08, False)):
+        bank = Bank(far, factor * TRAIN.fc(far).detach(), TRAIN.labels, TRAIN.fc)
+        if fits:
+            final_linear(bank, "x")
+            continue
+        with pytest.raises(ValueError, match="does not map the features to the logits"):
+            final_linear(bank, "x")
+
+
+def test_a_bank_of_a_tensor():
+    assert torch.equal(as_bank(TRAIN.features).features, TRAIN.features) and as_bank(TRAIN.logits, takes="logits").features.shape == (N, 0)
+    with pytest.raises(ValueError, match=r"logits must be \(N, K\), a row a sample, got \(5,\)"):
+        as_bank(torch.zeros(K), takes="logits")
 
 
 @pytest.mark.parametrize("head", [KNN(), Mahalanobis(), ViM(), ReAct()])

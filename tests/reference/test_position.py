@@ -63,7 +63,7 @@ def test_control_of_equal_size(shape, predictor):
     assert count(PositionAttention(shape, budget=rect)) == control
 
 
-@pytest.mark.parametrize("channels, budget", [(8, 76), (8, 1000), (32, 10_901)])
+@pytest.mark.parametrize("channels, budget", [(8, 76), (8, 113), (8, 114), (8, 1000), (32, 10_901)])
 def test_no_other_width_comes_nearer_to_the_budget(channels, budget):
     module = PositionAttention((channels, 5, 5), budget=budget)
     one = 9 * channels + 3

@@ -74,6 +74,7 @@ RANGES: dict[str, dict[str, dict[str, str]]] = {
     "attnlab.distillation.dist": {"DIST": {"temperature": "(0, "}},
     "attnlab.distillation.dkd": {"DKD": {"temperature": "(0, ", "warmup": "[0, 1]"}},
     "attnlab.distillation.kd": {"KD": {"temperature": "(0, "}},
+    "attnlab.ood.explanation": {"Explanation": {"side": "n >= 1", "components": "n >= 1"}},
     "attnlab.ood.knn": {"KNN": {"k": "n >= 1"}},
     "attnlab.ood.lens_depth": {"LensDepth": {"alpha": "[1, inf)", "num_centers": "n >= 2", "num_inits": "n >= 1", "block": "n >= 1"}},
     "attnlab.ood.msp": {"MSP": {"temperature": "(0, "}},

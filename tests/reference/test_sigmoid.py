@@ -30,6 +30,13 @@ def test_sigmoid_loss_is_the_sum_of_binary_losses() -> None:
     close(of(SigmoidLoss(5, 3, reduction="mean"), z, y), F.multilabel_soft_margin_loss(z, F.one_hot(y, 5).double()))
 
 
+def test_probabilities_by_softmax() -> None:
+    z, y = batch()
+    p, q = z.softmax(1), F.one_hot(y, 5)
+    expected = -(q * p.log() + (1 - q) * (1 - p).log()).sum(1).mean()
+    close(of(SigmoidLoss(5, 3, probabilities="softmax"), z, y), expected)
+
+
 def test_sigmoid_classes_do_not_compete() -> None:
     z, y = batch()
     z.requires_grad_()

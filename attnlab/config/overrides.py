@@ -1,6 +1,7 @@
 """Overrides: which keys a command line names, and which choices of a group."""
 
 import dataclasses
+import functools
 import re
 from collections.abc import Sequence
 
@@ -14,6 +15,7 @@ PERMISSIONS = ("allow_targets", "hydra", "paths")  # whose code may run, where c
 NO_NAME = re.compile(r"null|true|false|nan|[-+]?(inf|[\d._]*\d[\d._]*(e[-+]?\d+)?)", re.IGNORECASE)  # what Hydra reads as something else
 
 
+@functools.lru_cache(4096)
 def key_of(word: str) -> str:
     """The key of an override: `++attention.rect.at=layer3` -> `attention.rect.at`, `~model` -> `model`."""
     return word.partition("=")[0].strip().lstrip("+~").strip()

@@ -82,7 +82,7 @@ def locate(target: str, *, allow: Sequence[str] = (), where: str = "") -> Any:
     if not module_name or any(part.startswith("_") for part in target.split(".")):
         raise ConfigError(f"{here}{target!r}: write _target_ as package.module.Name, without private names")
     try:
-        module = importlib.import_module(module_name)
+        module = sys.modules.get(module_name) or importlib.import_module(module_name)
     except ModuleNotFoundError as error:
         if error.name and not module_name.startswith(error.name):
             raise ConfigError(f"{here}{target} needs the package {error.name!r}: pip install {error.name}") from error

@@ -11,7 +11,6 @@ import re
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -60,10 +59,10 @@ def _keep(cells: Mapping[tuple[str, ...], Mapping[int, Plan]]) -> None:
         return
     made_from = {name: _now(name) for name in ("configs", "libraries", *(str(path.relative_to(PACKAGE)) for path in files))}
     for cell, plans in cells.items():
-        kept = {"made_from": made_from, "plans": [asdict(plan) for plan in plans.values()]}
+        kept = {"made_from": made_from, "plans": [vars(plan) for plan in plans.values()]}
         watched = not any(map(ELSEWHERE.search, cell)) and not any(plan.allow for plan in plans.values())
-        if watched and json.loads(json.dumps(kept)) == _listed(kept):
-            table_cache.write(_path(cell), json.dumps({"digest": table_cache.digest(kept), "kept": kept}).encode())
+        if watched and json.loads(text := json.dumps(kept)) == _listed(kept):
+            table_cache.write(_path(cell), f'{{"digest": "{table_cache.digest(text.encode())}", "kept": {text}}}'.encode())
 
 
 def _path(cell: Sequence[str]) -> Path:

@@ -41,9 +41,10 @@ class CRD(FeatureTerm):
 
     Args:
         places, teacher_places: one of each.
-        negatives: K >= 1, drawn anew for every image of every batch, with replacement. dim_embedded: D >= 1. temperature: > 0.
+        negatives: K >= 1, drawn anew for every image of every batch, with replacement; on a CPU most of a step of a small network, so
+            lower it there. dim_embedded: D >= 1. temperature: > 0.
         momentum: of the memories, in [0, 1].
-        by_class: negatives are images of other classes, as in the paper's results; False: any other images. An image whose label is
+        by_class: negatives are images of other classes, as in the released code; False: any other images. An image whose label is
             unknown has all others.
 
     Raises ValueError: out of range; places that are not there, or several of them; all training images of one class.

@@ -144,6 +144,7 @@ def of_all_processes(x: Tensor) -> Tensor:
     """The rows of every process, one after another; without gradient."""
     if num_processes() == 1:
         return x
-    every = x.new_empty(num_processes() * len(x), *x.shape[1:])
-    distributed.all_gather_into_tensor(every, x.contiguous())
-    return every
+    every = x.new_zeros(num_processes(), *x.shape)  # a sum: the name of a gather differs between versions of PyTorch
+    every[distributed.get_rank()] = x
+    distributed.all_reduce(every)
+    return every.flatten(0, 1)

@@ -37,7 +37,8 @@ class CRD(FeatureTerm):
     s and t are learned linear embeddings, of length 1, of the features before the final layer; their layers are none of the student's.
     S and T are memories of the embeddings of all N training images: rows of the batch become ``momentum * old + (1 - momentum) * new``, of
     length 1 again, after the loss. Z makes the first batch's scores 1 / N on average, and stays. Memories and Z are buffers, so in the
-    checkpoint (8 N D bytes); batches of several processes enter every process's memories.
+    checkpoint (8 N D bytes); batches of several processes enter every process's memories, and an algorithm of several passes a step brings
+    them up to date in each.
 
     Args:
         places, teacher_places: one of each.

@@ -39,7 +39,8 @@ class JointEnsemble(Supervised):
         join: what is tested: probabilities, the mean of the members' (`Ensemble`); features, one network of their features side by side
             under the mean of their final layers (CAT, arXiv 2212.07346, `Concatenation`), on which every OOD head works.
         packed: run all members as one, their weights stacked (`torch.func`). Numbers are those of the loop up to rounding. On a CPU it is
-            slower (docs/speed.md), so it is off unless asked for. Needs networks in which nothing is placed.
+            slower (docs/speed.md), so it is off unless asked for, and its convolutions are in fp32 under bf16-mixed too (torch's vmap keeps
+            autocast from them). Needs networks in which nothing is placed.
 
     Raises ConfigError: fewer than 2 members; a loss or term with a state of its own, which the members would share; a callback that knows
     of one network only (`single`); forde with components that rewrite labels; packed with placed components.

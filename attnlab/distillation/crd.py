@@ -37,13 +37,15 @@ class CRD(FeatureTerm):
     s and t are learned linear embeddings, of length 1, of the features before the final layer; their layers are none of the student's.
     S and T are memories of the embeddings of all N training images: rows of the batch become ``momentum * old + (1 - momentum) * new``, of
     length 1 again, after the loss. Z makes the first batch's scores 1 / N on average, and stays. Memories and Z are buffers, so in the
-    checkpoint (8 N D bytes); batches of several processes enter every process's memories.
+    checkpoint (8 N D bytes); batches of several processes enter every process's memories, and an algorithm of several passes a step brings
+    them up to date in each.
 
     Args:
         places, teacher_places: one of each.
-        negatives: K >= 1, drawn anew for every image of every batch, with replacement. dim_embedded: D >= 1. temperature: > 0.
+        negatives: K >= 1, drawn anew for every image of every batch, with replacement; on a CPU most of a step of a small network, so
+            lower it there. dim_embedded: D >= 1. temperature: > 0.
         momentum: of the memories, in [0, 1].
-        by_class: negatives are images of other classes, as in the paper's results; False: any other images. An image whose label is
+        by_class: negatives are images of other classes, as in the released code; False: any other images. An image whose label is
             unknown has all others.
 
     Raises ValueError: out of range; places that are not there, or several of them; all training images of one class.
@@ -143,6 +145,7 @@ def of_all_processes(x: Tensor) -> Tensor:
     """The rows of every process, one after another; without gradient."""
     if num_processes() == 1:
         return x
-    every = x.new_empty(num_processes() * len(x), *x.shape[1:])
-    distributed.all_gather_into_tensor(every, x.contiguous())
-    return every
+    every = x.new_zeros(num_processes(), *x.shape)  # a sum: the name of a gather differs between versions of PyTorch
+    every[distributed.get_rank()] = x
+    distributed.all_reduce(every)
+    return every.flatten(0, 1)

@@ -20,6 +20,7 @@ class Euclidean:
 
     def __init__(self, *, normalize: bool = False) -> None:
         self.normalize = normalize
+        self.classes: list[int] = []
         self.centroid_CD: Tensor | None = None
 
     def fit(self, bank: Bank | Tensor, labels: Tensor | None = None) -> Self:
@@ -29,19 +30,22 @@ class Euclidean:
         if not known_N.any():
             raise ValueError("no labelled sample: there is no class to take the centroid of")
         classes, class_N = bank.labels[known_N].unique(return_inverse=True)
-        features_ND = self._read(bank)[known_N]
+        self.classes, features_ND = classes.tolist(), self._read(bank)[known_N]
         sum_CD = features_ND.new_zeros(len(classes), features_ND.shape[1]).index_add_(0, class_N, features_ND)
         self.centroid_CD = sum_CD / class_N.bincount()[:, None]
         return self
 
     def score(self, bank: Bank | Tensor) -> Tensor:
         """(N,) float64, larger = more OOD, of a bank or of features (N, D); in their order."""
+        return self.distances(bank).amin(1)
+
+    def distances(self, bank: Bank | Tensor) -> Tensor:
+        """(N, C) float64: the distance to the centroid of each of `classes`; its argmin is the nearest class."""
         bank = as_bank(bank)
         if self.centroid_CD is None:
             raise ValueError("the centroids must be fitted before they score")
         # differences, not norms less products: near a centroid the products cancel
-        mode = "donot_use_mm_for_euclid_dist"
-        return torch.cdist(self._read(bank), self.centroid_CD, compute_mode=mode).amin(1)
+        return torch.cdist(self._read(bank), self.centroid_CD, compute_mode="donot_use_mm_for_euclid_dist")
 
     def _read(self, bank: Bank) -> Tensor:
         features_ND = pooled(bank, "Euclidean").double()

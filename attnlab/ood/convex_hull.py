@@ -53,7 +53,7 @@ class ConvexHull:
     Our reading of nearest neighbour classification in activation space (Ju et al., ICPR 2020), known from its abstract. Established:
     classification by the distance to the convex hull of each class's features, which sampling makes cheap. Ours: M, which features are
     drawn, the solver, and the distance to the nearest hull as an OOD score. One feature a class, samples=1, is a nearest neighbour; the
-    variant by the class's mean is `ood=euclid`.
+    variant by the class's mean is `ood=euclid`, and what both say as classifiers `evaluator=nearest_class`.
 
     Args:
         samples: M, drawn of each class without replacement; null: all. A class of fewer gives all it has.

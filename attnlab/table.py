@@ -1,8 +1,9 @@
-"""python -m attnlab.table table=NAME [action=show|plan|run] [format=text|md|csv|latex|html|plot] [key=value ...]
+"""python -m attnlab.table table=NAME|[A,B,C] [action=show|plan|run] [format=text|md|csv|latex|html|plot] [key=value ...]
 
 Shows a paper's table beside what was measured here, lists the runs that are missing, or runs them.
 
-  table=NAME               a file of configs/table, or a path ending in .yaml
+  table=NAME               a file of configs/table, or a path ending in .yaml; several, as table=[A,B,C], one after another or in one page
+  table.NAME.overrides=... of one table of several alone, in place of the word for all; also rows, columns, seeds
   action=show              what is there (the default)
   action=plan              what is missing, with commands and an estimate of the time from recorded runs
   action=run               run what is missing, then show; repeat it to go on after a stop
@@ -110,6 +111,31 @@ def read_request(words: Sequence[str]) -> Request:
     )  # fmt: skip
 
 
+OWN = ("overrides", "rows", "columns", "seeds")  # what one table of several may have for itself
+
+
+def one_each(words: Sequence[str]) -> list[list[str]]:
+    """The words of every table of `table=[A,B]`, as a command for it alone has them; `table.A.rows=[..]` is A's in place of `rows=[..]`."""
+    given = next((word.partition("=")[2] for word in words if word.startswith("table=")), "")
+    own = [(word, *word.removeprefix("table.").partition("=")[0].rpartition(".")[::2]) for word in words if word.startswith("table.")]
+    tables = split_list(given) if given.startswith("[") else [given] if given else []
+    names = [Path(table).stem if table.endswith((".yaml", ".yml")) else table for table in tables]
+    for word, name, key in own:
+        if name not in names:
+            raise ConfigError(f"{word}: there is no {name!r} among the tables; {nearest(name, names)}")
+        if key not in OWN:
+            raise ConfigError(f"{word}: of a table alone there are {', '.join(OWN)}")
+    if wrong := [name for n, name in enumerate(names) if name in names[:n]]:
+        raise ConfigError(f"table: {wrong[0]} is given twice")
+    common = [word for word in words if not word.startswith(("table.", "table="))]
+    found = []
+    for table, name in zip(tables, names, strict=True):
+        mine = [f"{key}={word.partition('=')[2]}" for word, whose, key in own if whose == name]
+        keys = {word.partition("=")[0] for word in mine}
+        found.append([f"table={table}", *(word for word in common if word.partition("=")[0] not in keys), *mine])
+    return found or [list(words)]
+
+
 def split_list(text: str) -> list[str]:
     """`[a=b,c=[d,e]]` -> `a=b`, `c=[d,e]`: commas inside brackets or quotes do not part."""
     if text.startswith("[") and text.endswith("]"):
@@ -163,45 +189,64 @@ def main(words: Sequence[str]) -> int:
     from attnlab.tables.spec import read_spec
     from attnlab.tables.todo import log, plan_text, run, todo
 
-    request = read_request(words)
+    parts = one_each(words)
+    requests = [read_request(part) for part in parts]
+    for request in requests:
+        _check_overrides(request)
+        if request.format == "plot" and len(requests) > 1:
+            raise ConfigError("format=plot: is of one table; html, md, csv, latex and text take several")
+    specs = [read_spec(one.table).only(one.rows, one.columns).permitting(one.permissions) for one in requests]
+    tables, plans, records, failed = [], [], None, 0
+    for request, part, spec in zip(requests, parts, specs, strict=True):
+        about = {"outputs": request.outputs, "overrides": request.overrides, "seeds": request.seeds, "command": command_of(part)}
+        table, cells, records = fill(spec, **about, records=records)
+        jobs = todo(table, cells)
+        if request.action == "plan":
+            plans.append(plan_text(table, jobs, records, outputs=request.outputs))
+            continue
+        if request.action == "run" and jobs:
+            log.info("%s: %d runs to do", table.name, len(jobs))
+            failed += run(jobs, outputs=request.outputs, launcher=[*request.permissions, *request.launcher])
+            table, _, records = fill(spec, **about)
+        elif request.action == "run":
+            log.info("%s: nothing to do", table.name)
+        if request.wandb:
+            from attnlab.tables.views.wandb import log_table
+
+            log_table(table, outputs=request.outputs)
+        tables.append(table)
+    if plans:
+        return _give("\n".join(plans), requests[0].out)
+    _show(tables, requests[0], records, command_of(words))
+    return int(bool(failed))
+
+
+def _check_overrides(request: Request) -> None:
     for word in request.overrides:
         if permits(word) and key_of(word) != "paths.outputs":
             raise ConfigError(f"overrides: {word!r} stands by itself: {word.lstrip('+')} on the command line")
         if "=" not in word or key_of(word) in ("seed", "paths.outputs"):
             raise ConfigError(f"overrides: {word!r} is no override of a cell; seeds=[...] and paths.outputs=DIR stand by themselves")
-    spec = read_spec(request.table).only(request.rows, request.columns).permitting(request.permissions)
-    about = {"outputs": request.outputs, "overrides": request.overrides, "seeds": request.seeds, "command": command_of(words)}
-    table, cells, records = fill(spec, **about)
-    jobs = todo(table, cells)
-    if request.action == "plan":
-        return _give(plan_text(table, jobs, records, outputs=request.outputs), request.out)
-    failed = 0
-    if request.action == "run" and jobs:
-        log.info("%s: %d runs to do", table.name, len(jobs))
-        failed = run(jobs, outputs=request.outputs, launcher=[*request.permissions, *request.launcher])
-        table, _, records = fill(spec, **about)
-    elif request.action == "run":
-        log.info("%s: nothing to do", table.name)
-    if request.wandb:
-        from attnlab.tables.views.wandb import log_table
-
-        log_table(table, outputs=request.outputs)
-    _show(table, request, records)
-    return int(bool(failed))
 
 
-def _show(table: "Table", request: Request, records: "Records") -> None:
+def _show(tables: "Sequence[Table]", request: Request, records: "Records", command: str) -> None:
+    """command: that shows them all again."""
     if request.format == "plot":
         from attnlab.figures.tradeoff import tradeoff
 
-        print(tradeoff(table, path=request.out), flush=True)
+        print(tradeoff(tables[0], path=request.out), flush=True)
         return
     if request.format == "html":
-        from attnlab.tables.views.html.page import write_html
-
-        path = request.out or request.outputs / "tables" / f"{table.name}.html"
+        path = request.out or request.outputs / "tables" / f"{tables[0].name if len(tables) == 1 else 'results'}.html"
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_html(table, path, outputs=request.outputs, read=records.result)
+        if len(tables) == 1:
+            from attnlab.tables.views.html.page import write_html
+
+            write_html(tables[0], path, outputs=request.outputs, read=records.result)
+        else:
+            from attnlab.tables.views.html.several import write_several
+
+            write_several(tables, path, outputs=request.outputs, read=records.result, command=command)
         print(path, flush=True)
         return
     from attnlab.tables.views import latex as table_latex
@@ -211,14 +256,15 @@ def _show(table: "Table", request: Request, records: "Records") -> None:
         import shutil
 
         color = request.out is None and sys.stdout.isatty()
-        text = table_text.to_text(table, width=shutil.get_terminal_size((100, 24)).columns, color=color)
+        width = shutil.get_terminal_size((100, 24)).columns
+        texts = [table_text.to_text(table, width=width, color=color) for table in tables]
+    elif request.format == "latex":
+        texts = [table_latex.to_latex(table, details=request.details) for table in tables]
     else:
-        text = (
-            table_latex.to_latex(table, details=request.details)
-            if request.format == "latex"
-            else {"md": table_text.to_markdown, "csv": table_text.to_csv}[request.format](table)
-        )
-    _give(text, request.out)
+        texts = [{"md": table_text.to_markdown, "csv": table_text.to_csv}[request.format](table) for table in tables]
+    if request.format == "csv":  # one list: a column names the table
+        texts = [text if n == 0 else text.partition("\n")[2] for n, text in enumerate(texts)]
+    _give(("" if request.format == "csv" else "\n").join(texts), request.out)
 
 
 def _give(text: str, out: Path | None) -> int:

@@ -60,12 +60,18 @@ def _refuse_merged(spec: Spec, cells: list[tuple[Line, Line]], now: list[str], b
 
 
 def fill(
-    spec: Spec, *, outputs: Path, overrides: Sequence[str] = (), seeds: Sequence[int] | None = None, command: str = ""
+    spec: Spec,
+    *,
+    outputs: Path,
+    overrides: Sequence[str] = (),
+    seeds: Sequence[int] | None = None,
+    command: str = "",
+    records: Records | None = None,
 ) -> tuple[Table, list[Wanted], Records]:
-    """The table as the records under `outputs` have it, with what it was made of."""
+    """The table as the records under `outputs` have it, with what it was made of. records: those of another table, where they are read."""
     seeds = tuple(spec.seeds if seeds is None else seeds)
     cells, variant = wanted(spec, overrides, seeds)
-    records = Records(outputs)
+    records = records or Records(outputs)
     runs = {(cell.row.label, cell.column.label): _runs(cell, spec, records) for cell in cells}
     filled = {}
     for cell in cells:

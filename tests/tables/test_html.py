@@ -21,6 +21,7 @@ from attnlab.tables.views.html import svg
 from attnlab.tables.views.html.files import last_lines
 from attnlab.tables.views.html.labels import number
 from attnlab.tables.views.html.page import write_html
+from attnlab.tables.views.html.several import write_several
 
 EVIL = "<script>alert('x')</script> & \"q\""
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
@@ -268,6 +269,44 @@ def test_many_runs_stay_small(outputs, tmp_path, monkeypatch):
     Page(path.read_text())
 
 
+def read(folder: Path) -> dict:
+    return json.loads((folder / "result.json").read_text())
+
+
+def test_several_tables_are_one_page_with_contents(table, outputs, tmp_path):
+    other = dataclasses.replace(table, name="other one", title="Another", variant=None)
+    path = write_several([table, other], tmp_path / "all.html", outputs=outputs, read=read, command="python -m attnlab.table table=[..]")
+    text = path.read_text()
+    page, words = Page(text), Page(text).words()
+    ids = page.having("id")
+    assert sorted(ids) == ["table-other-one", "table-smoke", "theme"] and not page.having("aria-controls")
+    assert [href for href in page.having("href") if href.startswith("#")] == ["#table-smoke", "#table-other-one"]
+    assert text.count("<style>") == 1 and [attrs for tag, attrs in page.tags if tag == "script"] == [{}, {}]
+    assert (
+        words.count("90.50 ± 0.71") == 2
+        and "2 tables." in words
+        and "$" not in words
+        and "smoke: 5 of 12 runs finished; 1 running" in words
+    )
+    assert words.count("Not the paper’s own table.") == 1 and words.count("and 1 more the loss is not finite") == 2
+    # as many as a table may have; the other table shares the files, which are shown once
+    captions = [attrs["alt"] for tag, attrs in page.tags if tag == "img"]
+    assert len(captions) == 4 and captions[0] == "plain, digits: Scores of the OOD heads, seed 0" and len(set(captions)) == 4
+    assert all(int(attrs["width"]) <= 640 for tag, attrs in page.tags if tag == "img")
+    assert [attrs for tag, attrs in page.tags if attrs.get("class") == "strip"]
+
+
+def test_a_page_of_several_tables_keeps_its_size_and_says_what_is_left_out(table, outputs, tmp_path, caplog):
+    whole = write_several([table, table], tmp_path / "all.html", outputs=outputs, read=read).stat().st_size
+    path = write_several([table], tmp_path / "small.html", outputs=outputs, read=read, limit=60_000)
+    page = Page(path.read_text())
+    assert path.stat().st_size <= 60_000 < whole and not [attrs for tag, attrs in page.tags if attrs.get("class") == "strip"]
+    told = re.search(r"Left out here for the size of the page: every seed as a dot, (\d+) pictures? \((.*?)\)\.", page.words())
+    assert told and int(told[1]) + page.words().count("file") >= 4 and "Attention of rect at layer3" in told[2]
+    write_several([table], tmp_path / "tiny.html", outputs=outputs, read=read, limit=1000)
+    assert "bytes without any picture; leave a table out" in caplog.text
+
+
 def test_records_are_only_read_and_the_page_is_the_same_again(table, outputs, tmp_path):
     def state():
         return {path: (path.stat().st_mtime_ns, path.stat().st_size) for path in sorted(outputs.rglob("*"))}
@@ -425,11 +464,11 @@ def test_sorting_opening_and_the_theme(table, outputs, tmp_path):
         const states = [seen()];
         cell.click(); states.push(seen());
         open.click(); states.push(seen());
-        document.getElementById("all").click(); states.push(seen());
+        document.querySelector(".everything").click(); states.push(seen());
         panel.querySelector(".close").click(); states.push([...seen(), document.activeElement === open]);
         const colour = () => getComputedStyle(document.body).backgroundColor;
         const before = colour(); document.getElementById("theme").click(); const after = colour();
-        const [status, label] = ["status", "theme"].map((id) => document.getElementById(id).textContent);
+        const [status, label] = ["[role=status]", "#theme"].map((one) => document.querySelector(one).textContent);
         return { found, states, status, themes: [before, after], label };
         """,
         path,
@@ -449,7 +488,7 @@ def test_sorting_opening_and_the_theme(table, outputs, tmp_path):
 def test_nothing_runs_over_the_edge(table, outputs, tmp_path, width):
     path = write_html(table, tmp_path / "table.html", outputs=outputs)
     script = """
-        document.getElementById("all").click();
+        document.querySelectorAll(".everything").forEach((one) => one.click());
         const edge = document.documentElement.clientWidth;
         const inside = (e) => e.closest("pre, svg, .unseen, .scroll") && !(edge < 760 && !e.closest("pre, svg, .unseen"));
         const over = [...document.querySelectorAll("main *")].filter((e) => !inside(e) && e.getBoundingClientRect().right > edge + 0.5);

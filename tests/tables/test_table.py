@@ -239,6 +239,14 @@ def test_a_mistake_in_a_table_is_one_line(changes: dict, message: str, tmp_path:
         (["table=smoke", "overrides=[trainer.max_epoch=3]"], "unknown key trainer.max_epoch; nearest: trainer.max_epochs"),
         (["table=smoke", "overrides=[attention=se]"], "they make 'no attention' and 'rect' one and the same run"),
         (["table=smoke", "overrides=[a=[b]"], "a bracket or a quote is left open"),
+        (["table=[smoke,ltpa,smoke]"], "table: smoke is given twice"),
+        (["table=[smoke,lpta]"], "there is no such table; nearest: ltpa"),
+        (["table=[smoke,ltpa]", "table.lpta.seeds=[0]"], "table.lpta.seeds=[0]: there is no 'lpta' among the tables; nearest: ltpa"),
+        (
+            ["table=[smoke,ltpa]", "table.ltpa.format=md"],
+            "table.ltpa.format=md: of a table alone there are overrides, rows, columns, seeds",
+        ),
+        (["table=[smoke,ltpa]", "out=a.png"], "format=plot: is of one table"),
     ],
 )
 def test_a_mistake_on_the_command_line_is_one_line(words: list[str], message: str, tmp_path: Path) -> None:
@@ -251,6 +259,43 @@ def test_lists_on_the_command_line() -> None:
     assert command.split_list("[a=b,c=[d,e],'f=g,h']") == ["a=b", "c=[d,e]", "'f=g,h'"]
     assert command.split_list("") == [] and command.read_seeds("range(3)") == command.read_seeds("[0,1,2]") == (0, 1, 2)
     assert command.read_request(["table=x", "out=a/b.tex"]).format == "latex"
+
+
+def test_the_words_of_each_of_several_tables() -> None:
+    words = ["table=[a,my/b.yaml]", "seeds=[0]", "overrides=[x=1]", "table.b.overrides=[y=[1,2]]", "out=all.html"]
+    assert command.one_each(words) == [
+        ["table=a", "seeds=[0]", "overrides=[x=1]", "out=all.html"],
+        ["table=my/b.yaml", "seeds=[0]", "out=all.html", "overrides=[y=[1,2]]"],
+    ]
+    assert command.one_each(["table=a", "table.a.rows=[r]"]) == [["table=a", "rows=[r]"]] and command.one_each(["format=md"]) == [
+        ["format=md"]
+    ]
+
+
+def test_several_tables_one_after_another_and_in_one_page(moons: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    other = tmp_path / "other.yaml"
+    other.write_text(yaml.safe_dump({**TREE, "title": "Other"}, sort_keys=False))
+    words = [
+        f"table=[{tmp_path / 'moons.yaml'},{other}]",
+        f"paths.outputs={moons.outputs}",
+        "table.other.rows=[plain]",
+        "columns=[noise .1]",
+    ]
+    told = {}
+    for style in ("md", "csv", "text", "latex", "html"):
+        assert command.main([*words, f"format={style}", f"out={tmp_path / style}"]) == 0
+        told[style] = (tmp_path / style).read_text()
+    assert (
+        told["md"].count("### ") == 2
+        and told["md"].count("**low lr**") == 1
+        and "rows='[plain]'" not in told["md"].partition("### Other")[0]
+    )
+    rows = list(csv.DictReader(io.StringIO(told["csv"])))
+    assert [(row["table"], row["row"]) for row in rows] == [("moons", "plain"), ("moons", "low lr"), ("other", "plain")]
+    assert 'id="table-moons"' in told["html"] and 'id="table-other"' in told["html"] and "table.other.rows" in told["html"]
+    capsys.readouterr()
+    assert command.main([*words, "action=plan"]) == 0
+    assert [line.partition(":")[0] for line in capsys.readouterr().out.splitlines() if "runs to do" in line] == ["moons", "other"]
 
 
 # ---- what a table says --------------------------------------------------------------------------------------------------------------

@@ -10,8 +10,8 @@ from attnlab.tables.views.html.svg import strip
 from attnlab.tables.views.text import better
 
 
-def matrix(table: Table, panels: Mapping[tuple[str, str], str]) -> str:
-    """The table, with `panels`: what opens under each cell."""
+def matrix(table: Table, panels: Mapping[tuple[str, str], str], *, strips: bool = True) -> str:
+    """The table, with `panels`: what opens under each cell, if anything does. strips: with every seed a dot."""
     scales = {column: _scale(table, column) for column in table.columns}
     head = "".join(
         f'<th scope="col" role="columnheader" aria-sort="none"><button type="button" class="sort" data-column="{n}" '
@@ -22,30 +22,34 @@ def matrix(table: Table, panels: Mapping[tuple[str, str], str]) -> str:
     )
     bodies = []
     for r, row in enumerate(table.rows):
-        cells = "".join(_cell(table, row, column, f"cell-{r}-{c}", scales[column]) for c, column in enumerate(table.columns))
+        cells = "".join(
+            _cell(table, row, column, f"cell-{r}-{c}" if (row, column) in panels else "", scales[column] if strips else None)
+            for c, column in enumerate(table.columns)
+        )
         details = "".join(
             f'<section class="panel" id="cell-{r}-{c}" aria-label="{escape(f"{row}, {column}")}">{panels[row, column]}</section>'
             for c, column in enumerate(table.columns)
             if (row, column) in panels
         )
+        below = f'<tr role="row" class="detail"><td role="cell" colspan="{len(table.columns) + 1}">{details}</td></tr>'
         base = row == table.baseline
         tag = ' <span class="tag">baseline</span>' if base else ""
         bodies.append(
             f'<tbody role="rowgroup" data-order="{r}" data-name="{escape(row.lower())}"{" class=baseline" if base else ""}>'
             f'<tr role="row"><th scope="row" role="rowheader"><span class="name">{escape(row)}</span>{tag}</th>{cells}</tr>'
-            f'<tr role="row" class="detail"><td role="cell" colspan="{len(table.columns) + 1}">{details}</td></tr></tbody>'
+            f"{below if details else ''}</tbody>"
         )
     return f"""<section class="results" aria-label="Results">
 <div class="legend"><p><strong>{escape(table.metric.label)}</strong>, {escape(better(table))}</p>
-<p class="key">{_key(any(cell.paper for cell in table.cells.values()))}</p>
-<button type="button" id="all" class="plain">Open all</button></div>
+<p class="key">{_key(any(cell.paper for cell in table.cells.values())) if strips else ""}</p>
+{'<button type="button" class="plain everything">Open all</button>' if panels else ""}</div>
 <div class="scroll" role="region" aria-label="The table" tabindex="0">
 <table role="table" data-better="{table.metric.direction}" style="--columns: {len(table.columns)}">
 <thead role="rowgroup"><tr role="row">{head}</tr></thead>
 {"".join(bodies)}
 </table>
 </div>
-<p id="status" class="unseen" role="status"></p>
+<p class="unseen" role="status"></p>
 </section>"""
 
 
@@ -71,7 +75,8 @@ def _scale(table: Table, column: str) -> tuple[float, float]:
     return min(values) - pad, max(values) + pad
 
 
-def _cell(table: Table, row: str, column: str, name: str, scale: tuple[float, float]) -> str:
+def _cell(table: Table, row: str, column: str, name: str, scale: tuple[float, float] | None) -> str:
+    """name: of what opens under it, if anything does; scale: of its strip, if it has one."""
     cell, digits = table.cells.get((row, column)), table.metric_of(column).digits
     label = f'data-label="{escape(column)}"'
     if cell is None:
@@ -83,7 +88,8 @@ def _cell(table: Table, row: str, column: str, name: str, scale: tuple[float, fl
         lines.append(f'<div class="value"><span class="mean">{number(cell.mean, digits)}</span>{sd}</div>')
         values = [run.value for run in cell.runs if run.value is not None and run.status == "finished"]
         paper = cell.paper.value if cell.paper else None
-        lines.append(strip(values, mean=cell.mean, interval=cell.interval, paper=paper, low=scale[0], high=scale[1]))
+        if scale:
+            lines.append(strip(values, mean=cell.mean, interval=cell.interval, paper=paper, low=scale[0], high=scale[1]))
         interval = span(cell.interval, digits)
         lines.append(f'<div class="small"><span class="p">n = {cell.n}</span> <span class="p">{interval}</span></div>')
     else:
@@ -104,9 +110,10 @@ def _cell(table: Table, row: str, column: str, name: str, scale: tuple[float, fl
     if cell.paired:
         p = f', <span class="p">{p_value(cell.paired.p)}</span>' if cell.paired.p is not None else ""
         lines.append(f'<div class="small">baseline <b>{number(cell.paired.difference, digits, sign=True)}</b>{p}</div>')
-    lines.append(
-        f'<button type="button" class="open" aria-expanded="false" aria-controls="{name}" '
-        f'aria-label="Details of {escape(f"{row}, {column}")}">details</button>'
-    )
+    if name:
+        lines.append(
+            f'<button type="button" class="open" aria-expanded="false" aria-controls="{name}" '
+            f'aria-label="Details of {escape(f"{row}, {column}")}">details</button>'
+        )
     value = f' data-value="{cell.mean!r}"' if cell.mean is not None else ""
     return f'<td role="cell" {label}{value}>{"".join(lines)}</td>'

@@ -18,14 +18,15 @@
   name();
 
   // A cell's details open under its row.
-  const everything = document.getElementById("all");
   const button = (panel) => document.querySelector(`[aria-controls="${panel.id}"]`);
   const show = (panel, open) => {
     panel.classList.toggle("shown", open);
     panel.closest("tr").classList.toggle("shown", !!panel.parentElement.querySelector(".shown"));
     button(panel).setAttribute("aria-expanded", open);
     button(panel).closest("td").classList.toggle("chosen", open);
-    everything.textContent = all(".panel").every((one) => one.classList.contains("shown")) ? "Close all" : "Open all";
+    const section = panel.closest(".results");
+    section.querySelector(".everything").textContent =
+      all(".panel", section).every((one) => one.classList.contains("shown")) ? "Close all" : "Open all";
   };
   const toggle = (cell) => {
     const panel = document.getElementById(cell.querySelector(".open").getAttribute("aria-controls"));
@@ -46,10 +47,10 @@
   all(".zoom").forEach((zoom) => zoom.addEventListener("click", () => {
     zoom.setAttribute("aria-expanded", zoom.getAttribute("aria-expanded") !== "true");
   }));
-  everything.addEventListener("click", () => {
+  all(".everything").forEach((everything) => everything.addEventListener("click", () => {
     const open = everything.textContent === "Open all";
-    all(".panel").forEach((panel) => show(panel, open));
-  });
+    all(".panel", everything.closest(".results")).forEach((panel) => show(panel, open));
+  }));
   const follow = () => {
     const panel = document.getElementById(decodeURIComponent(location.hash.slice(1)));
     if (panel && panel.classList.contains("panel")) { show(panel, true); panel.scrollIntoView({ block: "nearest" }); }
@@ -57,13 +58,12 @@
   addEventListener("hashchange", follow);
 
   // Sorting: best first, worst first, the table's own order. What has no number stays below.
-  const table = document.querySelector("table[data-better]");
-  const statusLine = document.getElementById("status");
   const value = (body, column) => {
     const cell = body.rows[0].cells[column + 1];
     return cell.dataset.value === undefined ? NaN : Number(cell.dataset.value);
   };
-  all(".sort").forEach((button) => button.addEventListener("click", () => {
+  all("table[data-better] .sort").forEach((button) => button.addEventListener("click", () => {
+    const table = button.closest("table"), statusLine = table.closest(".results").querySelector("[role=status]");
     const head = button.closest("th"), column = Number(button.dataset.column);
     const first = column < 0 || button.dataset.better === "min" ? "ascending" : "descending";
     const second = first === "ascending" ? "descending" : "ascending";

@@ -39,21 +39,26 @@ def write_html(table: Table, path: Path, *, outputs: Path, read: Callable[[Path]
         key: panel(table.metric_of(key[1]), cell, folders[key], chosen[key], left_out[key], link, outputs)
         for key, cell in table.cells.items()
     }
+    top = bar(f"table <span>/</span> {escape(table.name)}")
+    parts = [
+        f"<header>\n{top}\n<h1>{escape(table.title or table.name)}</h1>\n{about(table)}</header>",
+        matrix(table, panels),
+        shared(shared_pictures(table, folders), link),
+        failures(table, folders, linked=True),
+        f"<footer><h2>Footnotes</h2>{footnotes(table, left_out=sum(left_out.values()))}</footer>",
+    ]
+    return write_atomic(path, document(table.title or table.name, parts, columns=len(table.columns)))
+
+
+def document(title: str, parts: Sequence[str], *, columns: int) -> str:
+    """A whole page with its style and its script."""
     style, script = (Path(__file__).with_name(f"page.{kind}").read_text(encoding="utf-8") for kind in ("css", "js"))
     early = 'document.documentElement.classList.add("js")'
-    parts = [
-        _head(table, style, early, script),
-        _top(table),
-        matrix(table, panels),
-        _shared(shared_pictures(table, folders), link),
-        _failures(table, folders),
-        _footnotes(table, sum(left_out.values())),
-        f"</main>\n<script>{script}</script>\n</body>\n</html>\n",
-    ]
-    return write_atomic(path, "\n".join(part for part in parts if part))
+    end = f"</main>\n<script>{script}</script>\n</body>\n</html>\n"
+    return "\n".join([_head(title, columns, style, early, script), *filter(None, parts), end])
 
 
-def _head(table: Table, style: str, *scripts: str) -> str:
+def _head(title: str, columns: int, style: str, *scripts: str) -> str:
     hashes = " ".join(f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'" for text in scripts)
     policy = f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src {hashes}; base-uri 'none'; form-action 'none'"
     return f"""<!DOCTYPE html>
@@ -64,34 +69,40 @@ def _head(table: Table, style: str, *scripts: str) -> str:
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <meta name="color-scheme" content="light dark">
 <meta name="generator" content="attnlab">
-<title>{escape(table.title or table.name)}</title>
+<title>{escape(title)}</title>
 <script>{scripts[0]}</script>
 <style>
 {style}</style>
 </head>
 <body>
-<main{f' style="--width: {320 + 200 * len(table.columns)}px"' if len(table.columns) > 4 else ""}>"""
+<main{f' style="--width: {320 + 200 * columns}px"' if columns > 4 else ""}>"""
 
 
-def _top(table: Table) -> str:
+def bar(where: str) -> str:
+    return f"""<div class="bar"><p class="eyebrow">attnlab <span>/</span> {where}</p>
+<button type="button" id="theme" class="plain" aria-label="Switch between light and dark">Dark</button></div>"""
+
+
+def about(table: Table) -> str:
+    """What stands between a table's title and its numbers."""
     variant = f"<strong>Not the paper’s own table.</strong> Made with {code(table.variant)}." if table.variant else ""
-    return f"""<header>
-<div class="bar"><p class="eyebrow">attnlab <span>/</span> table <span>/</span> {escape(table.name)}</p>
-<button type="button" id="theme" class="plain" aria-label="Switch between light and dark">Dark</button></div>
-<h1>{escape(table.title or table.name)}</h1>
-{f'<p class="source">{escape(table.paper)}</p>' if table.paper else ""}
+    return f"""{f'<p class="source">{escape(table.paper)}</p>' if table.paper else ""}
 {f'<p class="variant">{variant}</p>' if variant else ""}
 <p class="lead">{_summary(table)}</p>
 {command_box(table.command)}
-</header>"""
+"""
+
+
+def state(table: Table) -> str:
+    """`5 of 12 runs finished; 2 failed, 5 missing`."""
+    runs = Counter(run.status for cell in table.cells.values() for run in cell.runs)
+    rest = [f"{runs[status]:,} {called(status, runs[status])}" for status in STATUSES[1:] if runs[status]]
+    return f"{runs['finished']:,} of {plural(sum(runs.values()), 'run')} finished" + (f"; {', '.join(rest)}" if rest else "")
 
 
 def _summary(table: Table) -> str:
     """The state of the table in two sentences."""
-    runs = Counter(run.status for cell in table.cells.values() for run in cell.runs)
-    total = sum(runs.values())
-    rest = [f"{runs[status]:,} {called(status, runs[status])}" for status in STATUSES[1:] if runs[status]]
-    first = f"{runs['finished']:,} of {plural(total, 'run')} finished" + (f"; {', '.join(rest)}" if rest else "") + "."
+    first = f"{state(table)}."
     compared = Counter(cell.verdict for cell in table.cells.values() if cell.paper)
     verdicts = [f'<span class="count">{verdict_tag(v)} {compared[v]}</span>' for v in VERDICTS if compared[v]]
     count = sum(compared.values())
@@ -100,19 +111,19 @@ def _summary(table: Table) -> str:
     return f"{first} Against {plural(count, 'published value')}: {', '.join(verdicts)}."
 
 
-def _shared(groups: Sequence[tuple[str, Sequence[tuple]]], link: Callable[[Path], str]) -> str:
-    """What several cells show in one picture."""
+def shared(groups: Sequence[tuple[str, Sequence[tuple]]], link: Callable[[Path], str], *, title: str = "The same images, all rows") -> str:
+    """Pictures that are no cell's own."""
     if not groups:
         return ""
     parts = [
         f'{f"<h3>{escape(columns)}</h3>" if columns else ""}<div class="pictures">{"".join(figure(*one, link) for one in pictures)}</div>'
         for columns, pictures in groups
     ]
-    return f'<section class="shared"><h2>The same images, all rows</h2>{"".join(parts)}</section>'
+    return f'<section class="shared"><h2>{title}</h2>{"".join(parts)}</section>'
 
 
-def _failures(table: Table, folders: Mapping[tuple[str, str], Sequence[RunFolder]]) -> str:
-    """Every failure in one place, the same error once."""
+def failures(table: Table, folders: Mapping[tuple[str, str], Sequence[RunFolder]], *, linked: bool) -> str:
+    """Every failure in one place, the same error once. linked: to the cell's details, where the page has them."""
     found: dict[str, list[tuple[str, str, int]]] = {}
     for (row, column), runs in folders.items():
         for one in runs:
@@ -121,16 +132,18 @@ def _failures(table: Table, folders: Mapping[tuple[str, str], Sequence[RunFolder
     if not found:
         return ""
     items = []
-    for error, where in list(found.items())[:FAILURES_LISTED]:
-        row, column, seed = where[0]
+    for error, cells in list(found.items())[:FAILURES_LISTED]:
+        row, column, seed = cells[0]
         name = f"cell-{table.rows.index(row)}-{table.columns.index(column)}"
-        more = f" and {len(where) - 1:,} more" if len(where) > 1 else ""
-        items.append(f'<li><a href="#{name}">{escape(row)}, {escape(column)}, seed {seed}</a>{more}<br>{code(error[:400])}</li>')
+        more = f" and {len(cells) - 1:,} more" if len(cells) > 1 else ""
+        where = escape(f"{row}, {column}, seed {seed}")
+        where = f'<a href="#{name}">{where}</a>' if linked else where
+        items.append(f"<li>{where}{more}<br>{code(error[:400])}</li>")
     rest = f"<p class=hint>{plural(len(found) - FAILURES_LISTED, 'further error')}.</p>" if len(found) > FAILURES_LISTED else ""
     return f'<section class="failures"><h2>Failures</h2><ul>{"".join(items)}</ul>{rest}</section>'
 
 
-def _footnotes(table: Table, left_out: int) -> str:
+def footnotes(table: Table, *, left_out: int = 0, more: Sequence[str] = ()) -> str:
     metric = table.metric
     marks = Counter(cell.paper.mark for cell in table.cells.values() if cell.paper)
     meanings = "; ".join(f"{verdict}: {meaning}" for verdict, meaning in VERDICTS.items())
@@ -148,6 +161,6 @@ def _footnotes(table: Table, left_out: int) -> str:
         else "",
         f"Verdicts: {meanings}. The rule is in docs/tables.md." if marks and not ruled else "",
         f"Pictures shown are a selection, made smaller; {left_out:,} more are in the runs’ folders." if left_out > 0 else "",
-        "Links are relative to this file and hold while neither it nor the runs’ folders are moved.",
+        *(more or ["Links are relative to this file and hold while neither it nor the runs’ folders are moved."]),
     ]
-    return f"<footer><h2>Footnotes</h2><ul>{''.join(f'<li>{escape(note)}</li>' for note in notes if note)}</ul></footer>"
+    return f"<ul>{''.join(f'<li>{escape(note)}</li>' for note in notes if note)}</ul>"

@@ -71,6 +71,19 @@ def shared_pictures(table: Table, folders: Mapping[tuple[str, str], Sequence[Run
     return [(", ".join(columns) if len(columns) < len(table.columns) else "", pictures) for columns, pictures in found.items()]
 
 
+def candidates(
+    table: Table, folders: Mapping[tuple[str, str], Sequence[RunFolder]]
+) -> tuple[list[tuple[str, Path]], dict[tuple[str, str], list[tuple[str, str, Path]]]]:
+    """All that could be shown: pictures that cells share, (caption, file); of every cell's first finished seed, (kind, caption, file)."""
+    apart = _shared(table, folders)
+    common = [(_caption(picture, one.run.seed), path) for path, (one, picture, _) in apart.items()]
+    own = {}
+    for key in table.cells:
+        first = [one for one in folders[key] if one.run.status == "finished" and one.pictures][:1]
+        own[key] = [(p.kind, _caption(p, one.run.seed), p.path) for one in first for p in one.pictures if p.path not in apart]
+    return common, own
+
+
 def _shared(table: Table, folders: Mapping[tuple[str, str], Sequence[RunFolder]]) -> dict[Path, tuple[RunFolder, Picture, tuple[str, ...]]]:
     """Of every cell's first finished seed the pictures of SHARED kinds that another cell has as well, narrow ones first."""
     cells: dict[Path, list[tuple[str, str]]] = {}

@@ -57,8 +57,9 @@ class Explanations:
         target: the class that is explained, the `predicted` one or the `label`.
         seed: of the choice of images.
 
-    Nothing is done without explainers. Raises Incomplete: an explainer that fails costs its own metrics only. ValueError: data that are no
-    images; maps that are not (B, 1, H, W) or not finite.
+    Nothing is done without explainers. An explainer that is finished is kept at once: a run that is killed goes on with the next.
+    Raises Incomplete: an explainer that fails costs its own metrics only. ValueError: data that are no images; maps that are not
+    (B, 1, H, W) or not finite.
     """
 
     def __init__(
@@ -96,30 +97,49 @@ class Explanations:
         maps: dict[str, Tensor] = {}
         per_image: dict[str, dict[str, Tensor]] = {}
         errors, signed = [], set()
-        for name, explainer, error in _explainers(trained):
-            try:
-                if error:
-                    raise error
-                log.info("explain: %s, %s images", name, f"{len(images):,}")
-                start = time.monotonic()
-                signed_N1HW = self.explain(trained, explainer, images.images, target_N)
-                trained.timings[f"explain/{name}/seconds"] = (time.monotonic() - start) / len(images)
-                if getattr(explainer, "signed", False):
-                    signed.add(name)
-                maps_N1HW = signed_N1HW.abs() if name in signed else signed_N1HW
-                found = self.located(maps_N1HW, images) if boxed else {}
-                maps[name], per_image[name] = signed_N1HW[: self.num_images], {}
-                metrics |= {f"explain/{name}/{key}": value for key, value in found.items()}
-                per_image[name] = self.scored(subject, explainer, images.images, signed_N1HW, maps_N1HW, target_N)
-                means = {key: float(values.mean()) for key, values in per_image[name].items() if values.ndim == 1}
-                metrics |= {f"explain/{name}/{key}": value for key, value in means.items()}
-            except Exception as error:
-                log.warning("explain: %s failed: %s", name, error)
-                errors.append(f"explainer.{name}: {type(error).__name__}: {error}")
+        for name, explainer in trained.explainers.items():
+            found = trained.kept(name)
+            if found is None:
+                found = self.all_of(name, explainer, trained, subject, images, target_N)
+                if not found["errors"]:
+                    trained.keep(name, found)
+            metrics |= found["metrics"]
+            trained.timings |= found["timings"]
+            maps |= found["maps"]
+            per_image |= found["per_image"]
+            errors += found["errors"]
+            signed |= set(found["signed"])
         self.draw(trained, images, guessed_N, maps, signed, per_image)
         if errors:
             raise Incomplete("; ".join(errors), metrics)
         return metrics
+
+    def all_of(self, name: str, explainer: Any, trained: Trained, subject: Subject, images: ImageSet, target_N: Tensor) -> dict[str, Any]:
+        """What there is to know of one explainer, plain: `metrics`, `timings`, `maps` and `per_image` by the names of its parts, `signed`:
+        those with a sign; `errors`: a part that fails costs its own metrics only."""
+        found: dict[str, Any] = {"metrics": {}, "timings": {}, "maps": {}, "per_image": {}, "signed": [], "errors": []}
+        boxed = images.boxes is not None
+        for part, explains, error in _parts(name, explainer, trained):
+            try:
+                if error:
+                    raise error
+                log.info("explain: %s, %s images", part, f"{len(images):,}")
+                start = time.monotonic()
+                signed_N1HW = self.explain(trained, explains, images.images, target_N)
+                found["timings"][f"explain/{part}/seconds"] = (time.monotonic() - start) / len(images)
+                if getattr(explains, "signed", False):
+                    found["signed"].append(part)
+                maps_N1HW = signed_N1HW.abs() if part in found["signed"] else signed_N1HW
+                located = self.located(maps_N1HW, images) if boxed else {}
+                found["maps"][part], found["per_image"][part] = signed_N1HW[: self.num_images].clone(), {}
+                found["metrics"] |= {f"explain/{part}/{key}": value for key, value in located.items()}
+                values = self.scored(subject, explains, images.images, signed_N1HW, maps_N1HW, target_N)
+                found["per_image"][part] = values
+                found["metrics"] |= {f"explain/{part}/{key}": float(one.mean()) for key, one in values.items() if one.ndim == 1}
+            except Exception as error:
+                log.warning("explain: %s failed: %s", part, error)
+                found["errors"].append(f"explainer.{part}: {type(error).__name__}: {error}")
+        return found
 
     def explain(self, trained: Trained, explainer: Any, images: Tensor, target_N: Tensor) -> Tensor:
         """Maps (N, 1, H, W) on the CPU, batch by batch."""
@@ -204,15 +224,14 @@ class Explanations:
         return texts
 
 
-def _explainers(trained: Trained) -> Iterator[tuple[str, Any, Exception | None]]:
-    """Every explainer under its name, those of several parts part by part; and what one that cannot begin raises."""
-    for name, explainer in trained.explainers.items():
-        try:
-            if hasattr(explainer, "prepare"):
-                explainer.prepare(trained)
-            parts = explainer.parts(trained.network) if hasattr(explainer, "parts") else {"": explainer}
-        except Exception as error:
-            yield name, explainer, error
-            continue
-        for word, part in parts.items():
-            yield f"{name}/{word}" if word else name, part, None
+def _parts(name: str, explainer: Any, trained: Trained) -> Iterator[tuple[str, Any, Exception | None]]:
+    """An explainer under its name, one of several parts part by part; and what one that cannot begin raises."""
+    try:
+        if hasattr(explainer, "prepare"):
+            explainer.prepare(trained)
+        parts = explainer.parts(trained.network) if hasattr(explainer, "parts") else {"": explainer}
+    except Exception as error:
+        yield name, explainer, error
+        return
+    for word, part in parts.items():
+        yield f"{name}/{word}" if word else name, part, None

@@ -3,6 +3,7 @@
 import contextlib
 import functools
 import logging
+import re
 import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping
@@ -12,7 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from attnlab.evaluation.classification import Classification
-from attnlab.evaluation.scores import FILE, ScoresFile
+from attnlab.evaluation.partial import PartialFile
+from attnlab.evaluation.scores import FILE, ScoresFile, origin_of
 from attnlab.evaluation.trained import TEST, Incomplete, Trained
 from attnlab.records.plausible import warnings_of
 from attnlab.records.record import FINISHED
@@ -58,8 +60,9 @@ def run_evaluators(trained: Trained, evaluators: Mapping[str, Evaluator], writer
 
     An evaluator that fails costs its own metrics (of `Incomplete`, those it did not find) and is noted; the others go on, and the first
     error is raised at the end. An evaluator that changed the network's weights or buffers has failed, and they are put back. Each draws
-    its random numbers from the run's seed, whatever ran before. `writer.result` holds `data`, what `ImageData.describe` says; numbers
-    that are no result are named in its `warnings` (attnlab.records.plausible).
+    its random numbers from the run's seed, whatever ran before. What one has kept of its work (`Trained.keep`) goes when it ends.
+    `writer.result` holds `data`, what `ImageData.describe` says; numbers that are no result are named in its `warnings`
+    (attnlab.records.plausible).
     """
     result, failures = writer.result, []
     trained.metrics = result["metrics"]
@@ -67,11 +70,15 @@ def run_evaluators(trained: Trained, evaluators: Mapping[str, Evaluator], writer
     asked = [(TEST, Classification()), *evaluators.items()]
     for number, (name, evaluator) in enumerate(asked, 1):
         log.info("evaluating, %d of %d: %s", number, len(asked), name)
+        origin = functools.partial(origin_of, trained, result["data"])
+        file_name = re.sub(r"[^\w-]", ".", str(name))  # an evaluator of somebody else may be called as it likes
+        partial = trained.partial = PartialFile(trained.folder / f"partial-{file_name}.ckpt", origin, trained.settings.device)
         try:
             writer.stage(name, functools.partial(_run, evaluator, name, trained, result, file))
         except Exception as error:
             failures.append(error)
             writer.note(error)
+        partial.remove()
     if failures:
         raise failures[0]
     counts = torch.bincount(trained.logits(TEST)[1].flatten(), minlength=trained.data.num_classes)

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from attnlab.data.base import ImageData
 from attnlab.data.images import ImageSet
 from attnlab.data.protocols import stratified_order
+from attnlab.evaluation.partial import PartialFile
 from attnlab.ood.bank import Bank
 from attnlab.training.settings import Settings
 
@@ -42,7 +43,8 @@ class Trained:
     scores[head][set]: OOD scores (N,) on the CPU, larger = more OOD; the set `test` is in-distribution.
     pictures: kind of every picture drawn, by its path relative to `folder`. timings: seconds by a name like a metric's, which evaluators
     add to; two equal runs differ in them, so they are no metrics. banks: the banks extracted so far, see `bank`.
-    stored: logits (N, K) and labels (N,) by split that an earlier evaluation of this very network kept, see `logits`.
+    stored: logits (N, K) and labels (N,) by split that an earlier evaluation of this very network kept, see `logits`. partial: where the
+    evaluator that runs now keeps what it has found so far, see `kept`.
     """
 
     network: nn.Module
@@ -60,6 +62,7 @@ class Trained:
     pictures: dict[str, str] = field(default_factory=dict)
     timings: dict[str, float] = field(default_factory=dict)
     banks: dict[str, Bank] = field(default_factory=dict)
+    partial: PartialFile | None = None
 
     def loader(self, split: str) -> Any:
         """Every image of `train`, `val`, `test` or an OOD set once, in its order, as batches (x, y) on the device."""
@@ -90,6 +93,16 @@ class Trained:
         images = self.data.split(split)
         chosen_N = stratified_order(images.labels - images.labels.min(), seed)[:num]
         return chosen_N, images.subset(chosen_N).in_memory()
+
+    def kept(self, name: str) -> Any:
+        """What this evaluator had found under a name when its run was killed, else None. Asked for in the order of the work: the random
+        generators go on from where they stood then (`attnlab.evaluation.partial`)."""
+        return self.partial.get(name) if self.partial else None
+
+    def keep(self, name: str, found: Any) -> None:
+        """Keep mappings, lists, tensors, numbers and texts under a name until this evaluator ends."""
+        if self.partial:
+            self.partial.put(name, found)
 
     def splits_at_hand(self) -> list[str]:
         """Those whose `logits` need no further pass."""

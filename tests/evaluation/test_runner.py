@@ -79,6 +79,77 @@ def test_one_that_fails_costs_its_own_metrics(trained: Trained, writer: ResultWr
     assert "first/value" in json.loads(writer.saved[1])["metrics"]  # at once
 
 
+class Noise:
+    """An explainer whose maps are random; the first time it may end the process."""
+
+    signed = True
+
+    def __init__(self, *, killed: bool = False) -> None:
+        self.killed, self.calls = killed, 0
+
+    def explain(self, network: nn.Module, x: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+        self.calls += 1
+        if self.killed and self.calls == 1:
+            raise KeyboardInterrupt
+        return torch.randn_like(x[:, :1])
+
+
+def explained(trained: Trained, writer: ResultWriter, explainers: dict[str, Noise], monkeypatch: pytest.MonkeyPatch) -> dict[str, float]:
+    """The metrics of the explanations evaluator, after another that draws numbers, too; no pictures."""
+    monkeypatch.setattr(Explanations, "draw", lambda self, trained, images, guessed, maps, signed, per_image: drawn.append((maps, signed)))
+    drawn: list = []
+    trained.explainers = explainers
+    writer.result["metrics"] = {}
+    evaluator = Explanations(num_images=2, num_perturbed=3, scores=["autvc"])
+    run_evaluators(
+        trained, {"random/../x": Evaluator(lambda trained: {"random": float(torch.rand(()))}), "explanations": evaluator}, writer
+    )
+    found = {key: value for key, value in writer.result["metrics"].items() if key.startswith("explain/")}
+    return {"maps": {name: maps.tolist() for name, maps in drawn[0][0].items()}, "signed": drawn[0][1], **found}
+
+
+def test_a_killed_evaluator_goes_on_from_what_it_has_kept(trained: Trained, writer: ResultWriter, monkeypatch, tmp_path: Path) -> None:
+    whole = explained(trained, writer, {"a": Noise(), "b": Noise(), "c": Noise()}, monkeypatch)
+    assert whole["explain/a/autvc"] != whole["explain/c/autvc"] and not list(tmp_path.glob("partial*"))
+    explainers = {"a": Noise(), "b": Noise(), "c": Noise(killed=True)}
+    with pytest.raises(KeyboardInterrupt):
+        explained(trained, writer, explainers, monkeypatch)
+    (kept,) = tmp_path.glob("partial*")
+    assert kept.name == "partial-explanations.ckpt" and kept.stat().st_size < 60_000
+    content = kept.read_bytes()
+    assert explained(trained, writer, explainers, monkeypatch) == whole
+    assert [one.calls for one in explainers.values()] == [1, 1, 2] and not kept.exists()
+    assert set(trained.timings) == {f"explain/{name}/seconds" for name in "abc"}
+
+    def again(content: bytes) -> list[int]:
+        kept.write_bytes(content)
+        fresh = {"a": Noise(), "b": Noise(), "c": Noise()}
+        assert explained(trained, writer, fresh, monkeypatch) == whole and not kept.exists()
+        return [one.calls for one in fresh.values()]
+
+    assert again(content) == [0, 0, 1]
+    flipped = bytearray(content)
+    flipped[content.index(b"PK\x05\x06") // 2] ^= 1
+    for damaged in (b"", content[:2000], bytes(flipped)):
+        assert again(damaged) == [1, 1, 1]
+    writer.result["data"]["digests"]["test"] = "0" * 16  # other images
+    assert again(content) == [1, 1, 1]
+
+
+def test_what_failed_is_not_kept(trained: Trained, writer: ResultWriter, monkeypatch, tmp_path: Path) -> None:
+    class Broken(Noise):
+        def explain(self, network, x, target):
+            raise RuntimeError("no luck")
+
+    explainers = {"a": Broken(), "b": Noise(), "c": Noise(killed=True)}
+    with pytest.raises(KeyboardInterrupt):
+        explained(trained, writer, explainers, monkeypatch)
+    with pytest.raises(Incomplete, match=r"explainer\.a: RuntimeError: no luck"):
+        explained(trained, writer, explainers, monkeypatch)
+    assert explainers["b"].calls == 1 and not list(tmp_path.glob("partial*"))
+    assert {"explain/b/autvc", "explain/c/autvc"} <= set(writer.result["metrics"])
+
+
 def test_nothing_changes_the_network(trained: Trained, writer: ResultWriter) -> None:
     network = trained.network
     before = {key: value.clone() for key, value in network.state_dict().items()}

@@ -51,6 +51,14 @@ def test_the_class_is_kept_and_lost_and_the_map_is_the_patch(fitted: tuple[Sagen
     assert network.scale.grad is None and network.scale.requires_grad and network.training
 
 
+def test_a_fitted_module_holds_no_gradient() -> None:
+    module = fit_module(
+        lambda channels: nn.Conv2d(channels, 1, 1), lambda module, x, draws: module(x).square().mean(), lambda index: images(8)[index], 8,
+        steps=2, batch_size=4, lr=0.1, seed=0,
+    )  # fmt: skip
+    assert all(parameter.grad is None and not parameter.requires_grad for parameter in module.parameters()) and not module.training
+
+
 def test_a_map_does_not_depend_on_its_batch(fitted: tuple[Sagen, dict[str, float], Patch], monkeypatch: pytest.MonkeyPatch) -> None:
     explainer, _, network = fitted
     x, target = images(5), torch.zeros(5, dtype=torch.long)

@@ -32,6 +32,13 @@ def test_maps_are_the_library_s(stored: dict[str, Tensor], cam: type, key: str, 
     torch.testing.assert_close(found, F.interpolate(raw, size=(32, 32), mode="bilinear"), rtol=1e-10, atol=1e-12)
 
 
+def test_a_gradient_of_one_counts_as_any_other() -> None:
+    maps = torch.randn(2, 3, 4, 4, generator=torch.Generator().manual_seed(0)).abs()
+    alpha = 1 / (2 + maps.sum((2, 3), keepdim=True) + 1e-6)
+    expected = (16 * alpha * maps).sum(1, keepdim=True)
+    torch.testing.assert_close(GradCAMPlusPlus(at="features").combine(maps, torch.ones_like(maps)), expected)
+
+
 def test_layers_of_zoom_cam_are_the_authors(stored: dict[str, Tensor]) -> None:
     for name, place in PLACES.items():
         found = ZoomCAM(at=place).explain(small(), stored["x"], stored["target"])

@@ -167,3 +167,12 @@ def test_what_is_refused() -> None:
     for options in ({"steps": 0}, {"batch_size": 1}, {"similar": -1.0}, {"min_zoom": 0.0}, {"lr": 0.0}):
         with pytest.raises(ValueError, match="must be"):
             Sagen(**options)
+
+
+def test_two_levels_written_out() -> None:
+    torch.manual_seed(0)
+    unet, x = TwoHeadedUNet(1, widths=(2, 3)).eval(), torch.randn(2, 1, 5, 4)
+    top = unet.down[0](x)
+    below = unet.down[1](nn.functional.max_pool2d(top, 2)).repeat_interleave(2, 3)
+    joined = unet.up[0](torch.cat([below[:, :, [0, 0, 0, 1, 1]], top], 1))  # nearest of two rows for five
+    torch.testing.assert_close(unet(x), tuple(head(joined) for head in unet.heads))

@@ -282,3 +282,10 @@ def test_no_ood_score_goes_through_torchmetrics():
     for config in (package.parent / "configs").rglob("*.yaml"):
         for line in config.read_text(encoding="utf-8").splitlines():
             assert not ("torchmetrics" in line and any(f in line.lower() for f in FORBIDDEN)), f"{config}: {line}"
+
+
+def test_the_risk_of_a_few_samples_by_hand():
+    """By falling confidence: right; then one right and one wrong of equal confidence; then wrong."""
+    logits, labels = np.array([[4.0, 0], [0, 2], [2, 0], [1, 0]]), np.array([0, 1, 1, 1])
+    assert metrics.aurc(logits, labels) == pytest.approx((0 + 0.5 / 2 + 1 / 3 + 2 / 4) / 4)
+    assert metrics.risk_at(logits, labels, 0.5) == pytest.approx(0.25)

@@ -123,6 +123,9 @@ def explain(error: BaseException) -> str:
     """Hydra's and OmegaConf's messages as one line with key and remedy."""
 
     text = " ".join(str(error).split()).split(" See https://hydra.cc")[0]
+    if (word := getattr(error, "override", None)) and " while evaluating " not in text:
+        advice = "close brackets and quotes; put a value with letters beyond ASCII or with signs in quotes: key='\"value\"'"
+        return f"{typed(word)}: cannot be read as key=value; {advice}"
     if found := re.search(r"Could not (?:find|load) '([^']*)'", text):
         group, _, choice = found[1].partition("/") if not found[1].startswith("hydra/") else found[1].rpartition("/")
         if choice and group and not group.startswith("hydra"):
@@ -147,8 +150,6 @@ def explain(error: BaseException) -> str:
         return f"unknown key {found[1]}; {nearest(found[1].removeprefix(f'{path}.'), beside, prefix=f'{path}.' if path and node else '')}"
     if found := re.search(r"Could not delete.*?'([^']*)'|Could not delete from config\. '?(\S+?)'? does not exist", text):
         return f"~{found[1] or found[2]}: there is nothing to delete under that key"
-    if found := re.match(r"LexerNoViableAltException: (.*?) ?\^?$", text):
-        return f"{found[1]}: cannot be read as key=value; put a value with letters beyond ASCII or with signs in quotes: key='\"value\"'"
     return text.split(" Config search path:")[0]
 
 

@@ -49,6 +49,8 @@ def push(
     if licence is not None and not re.fullmatch(r"[a-z0-9][a-z0-9.-]*", licence):
         raise ConfigError(f"licence={licence}: must be a licence's short name as hubs have it, such as apache-2.0, mit or other")
     options: dict[str, Any] = {"runs": runs, "licence": licence, "figures": figures, "allow_targets": allow_targets}
+    if "://" in to and not to.startswith(HUB):
+        raise ConfigError(f"to={to}: write {HUB}OWNER/NAME, or a folder")
     if not to.startswith(HUB):
         return str(write_folder(run, Path(to), source=Path(to).absolute().name, where=where, **options))
     name, hub = to.removeprefix(HUB), client(where=where)

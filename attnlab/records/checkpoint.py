@@ -91,8 +91,8 @@ def inspect_checkpoint(path: Path, owners: Sequence[str], present: Mapping[str, 
             return {}, "is damaged (its contents are not what was written)"
     except Exception as error:  # zip, pickle, key and type errors of every kind; a file cut short may end in an OSError
         _must_be_readable(path)
-        lines = str(error).strip().splitlines()
-        return {}, f"is damaged ({lines[0] if lines else type(error).__name__})"
+        first = str(error).strip().partition("\n")[0].partition(". ")[0]  # torch goes on with advice to load what may run code
+        return {}, f"is damaged ({first or type(error).__name__})"
     if owner not in owners:
         return {}, f"belongs to another run ({owner})"
     for name in {**present, **state}:

@@ -69,7 +69,10 @@ def main(job: Callable[[Plan], Any], *, config_name: str = "train") -> None:
             if {"-m", "--multirun", "hydra.mode=MULTIRUN"} & set(command):
                 from attnlab.sweeps.sweep import Sweep
 
-                count = Sweep(job).run(entry)
+                sweep = Sweep(job)
+                count = sweep.run(entry)
+                if not (sweep.jobs or sweep.sweeper):  # a sweeper of ours may have nothing left to do
+                    leave("the sweep has no job: a key is swept over no value, as in seed=range(0)")
                 if count:
                     leave(f"{count} of the sweep's jobs failed; repeat the command to retry them")
             else:

@@ -76,6 +76,8 @@ class LocalLauncher:
             raise ValueError(f"jobs_per_device must be at least 1, got {jobs_per_device}")
         names = {"auto": find_devices, "cpu": list}[devices]() if isinstance(devices, str) else devices
         self.devices = [str(name) for name in ([names] if isinstance(names, int) else names)]
+        if negative := [name for name in self.devices if name.startswith("-")]:
+            raise ValueError(f"devices must be numbers from 0 on, or names of GPUs, got {negative[0]}")
         self.jobs_per_device, self.patience = jobs_per_device, patience
         self.warm = warm
         self.jobs: dict[int, Job] = {}  # by number

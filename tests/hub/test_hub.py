@@ -188,6 +188,7 @@ def test_mistakes_are_one_line(runs: list[StoredRun], made: Path, tmp_path: Path
         ("push", runs[0].run_id, "to=x", "licence=My Own"): "licence=My Own: must be a licence's short name",
         ("push", runs[0].run_id, "to=x", "figures=no"): "figures=no: must be true or false",
         ("push", runs[0].run_id, "to=hf://me"): "to=hf://me: write hf://OWNER/NAME",
+        ("push", runs[0].run_id, "to=ftp://me/x"): "to=ftp://me/x: write hf://OWNER/NAME, or a folder",
     }.items():
         with pytest.raises(ValueError, match=re.escape(told)):
             command.run_command([*words, f"paths.outputs={made}"])

@@ -38,6 +38,10 @@ def test_a_step_is_the_plain_one_on_moved_images(clean: float) -> None:
     assert learner.network.training
 
 
+def test_images_alone_are_kept_in_their_range() -> None:
+    assert AdversarialTraining((1, 4, 4), [0.5], [0.5]).is_image and not AdversarialTraining((DIM,), *MOMENTS).is_image
+
+
 def test_what_is_refused(run) -> None:
     with pytest.raises(ConfigError, match="mixup mixes labels, which algorithm=adversarial_training's attack would not know"):
         run("algorithm=adversarial_training", "regularizer=mixup", "check=true")

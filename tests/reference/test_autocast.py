@@ -14,6 +14,7 @@ from attnlab.attention.ltpa import AttentionUnit
 from attnlab.convolutions.quadratic import QuadraticConv2d
 from attnlab.convolutions.spectral import FourierTransform
 from attnlab.distillation.sp import SP
+from attnlab.explainers.sobel import Sobel
 from attnlab.heads.cosine import CosineHead
 from attnlab.heads.covariance import MultiOrderHead
 from attnlab.heads.prototype import PrototypeHead
@@ -55,6 +56,7 @@ CASES: dict[str, Callable[[], Tensor]] = {
     "attnlab.convolutions.quadratic": lambda: QuadraticConv2d((6, 5, 4), host=nn.Conv2d(6, 2, 3), form="full")(maps()),
     "attnlab.convolutions.spectral": lambda: FourierTransform((6, 5, 4), merge=False)(maps()),
     "attnlab.distillation.feature_term": distilled,
+    "attnlab.explainers.sobel": lambda: Sobel().explain(nn.Identity(), maps(), labels()),
     "attnlab.heads.cosine": lambda: CosineHead((6,), num_classes=3)(features()),
     "attnlab.heads.covariance": multi_order,
     "attnlab.heads.prototype": lambda: PrototypeHead((6,), num_classes=3)(features()),

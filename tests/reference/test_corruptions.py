@@ -65,6 +65,11 @@ def test_brightness_is_v_of_hsv() -> None:
         assert np.abs(new - np.floor(expected + 1e-9)).max() <= 1
 
 
+def test_contrast_keeps_a_share_of_the_spread() -> None:
+    for severity, share in enumerate((0.75, 0.5, 0.4, 0.3, 0.15), 1):
+        assert contrast(RGB, severity, random()).std((1, 2)).mean() == pytest.approx(share * RGB.std((1, 2)).mean(), rel=0.03)
+
+
 def test_contrast_pixelate_and_jpeg_by_hand() -> None:
     for image, low, boxes, file in zip(RGB, *(function(RGB, 3, random()) for function in (contrast, pixelate, jpeg_compression))):
         mean = (image / 255).mean((0, 1))

@@ -1,5 +1,7 @@
 """Export: smaller networks that compute the same."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from torch import nn
@@ -14,7 +16,7 @@ from attnlab.regularizers.maxdropout import MaxDropout
 pytest.importorskip("torch_pruning")
 
 from attnlab.evaluation.cost import Cost
-from attnlab.pruning.export import export
+from attnlab.pruning.export import export, zero_channels
 
 SHAPE = (1, 16, 16)
 
@@ -102,3 +104,9 @@ def test_a_pruned_run_is_exported(run) -> None:
     assert metrics["cost/exported/parameters"] < metrics["cost/parameters"] == found["parameters"]
     assert metrics["cost/exported/multiply_adds"] < metrics["cost/multiply_adds"] and metrics["cost/exported/gap"] < 1e-4
     assert metrics["cost/exported/latency_ms"] > 0 and metrics["cost/zeros"] == 0
+
+
+def test_of_a_layer_of_another_kind_no_channel_is_known_to_be_zero() -> None:
+    layer = nn.Module()
+    layer.one, layer.two = nn.Parameter(torch.zeros(2)), nn.Parameter(torch.zeros(6))
+    assert zero_channels(SimpleNamespace(module=layer)) == [False] * 6

@@ -149,6 +149,7 @@ def test_autvc_is_the_authors(stored: dict[str, Tensor], name: str, monkeypatch:
 
 
 def test_the_pyramid_is_skimage_s(stored: dict[str, Tensor]) -> None:
+    assert len(pyramid(torch.rand(1, 16, 6), downscale=2, smallest=4)) == 1  # it ends at the shorter side
     levels = pyramid(maps(stored, "st")[:, 0], downscale=1.5, smallest=5)
     assert [len(level[0]) for level in levels] == stored["autvc_sizes"].tolist()
     for i in range(1, 6):

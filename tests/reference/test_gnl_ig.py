@@ -40,6 +40,16 @@ def test_gnl_is_the_authors(stored: dict[str, Tensor], rule: str, way: str) -> N
         torch.testing.assert_close(heat / heat.amax((1, 2), keepdim=True), stored["heat_gnl"], rtol=0, atol=1e-7)
 
 
+def test_a_pool_that_also_gives_indices_follows_the_rule() -> None:
+    found = []
+    for pool in (lambda x: F.max_pool2d(x, 2), lambda x: F.max_pool2d(x, 2, return_indices=True)[0]):
+        x = torch.arange(16.0).view(1, 1, 4, 4).requires_grad_()
+        with GuidedRules("clean"):
+            (pool(x) * torch.tensor([[1.0, -1.0], [-1.0, 1.0]])).sum().backward()
+        found.append(x.grad)
+    assert torch.equal(found[0], found[1]) and found[0].min() == 0 and found[0].sum() == 2
+
+
 def test_one_step_is_the_middle_of_the_way_from_the_baseline(stored: dict[str, Tensor]) -> None:
     network, x, target = small(), stored["x"], stored["target"]
     middle = guided_gradient(network, (x + 0.3) / 2, target, pool_rule="clean")

@@ -1,13 +1,18 @@
 """Joint ensembles: one step of the released FoRDE code, packed members against the loop, what is tested, what is refused."""
 
+from collections import OrderedDict
 from functools import partial
 
 import pytest
 import torch
 from torch import nn
 
+from attnlab.algorithms import joint_ensemble
 from attnlab.algorithms.joint_ensemble import JointEnsemble
+from attnlab.algorithms.packing import packed_outputs
 from attnlab.config.targets import ConfigError
+from attnlab.ensemble import Ensemble
+from attnlab.ensemble.concatenation import Concatenation
 from attnlab.losses.cross_entropy import CrossEntropy
 from attnlab.losses.forde import principal_axes
 from attnlab.network import Network
@@ -21,6 +26,10 @@ from tests.golden_numbers import golden
 def small(*, norm: bool = False) -> Network:
     middle = [nn.BatchNorm1d(7)] if norm else []
     return Network(nn.Sequential(nn.Linear(8, 7), *middle, nn.Tanh(), nn.Linear(7, 4)).double(), shape=(8,))
+
+
+def with_features() -> Network:
+    return Network(nn.Sequential(OrderedDict(features=nn.Linear(5, 4), fc=nn.Linear(4, 3))), shape=(5,))
 
 
 def learner_of(algorithm: JointEnsemble, network: Network, **options) -> Learner:
@@ -40,8 +49,9 @@ def learner_of(algorithm: JointEnsemble, network: Network, **options) -> Learner
 
 @pytest.mark.parametrize("packed", [False, True])
 @pytest.mark.parametrize("variant", ["identity", "pca"])
-def test_a_step_is_the_released_codes(variant: str, packed: bool) -> None:
-    gold = golden("components", "forde_")
+def test_a_step_is_the_released_codes(variant: str, packed: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    gold, seen, repulsion = golden("components", "forde_"), [], joint_ensemble.input_gradient_repulsion
+    monkeypatch.setattr(joint_ensemble, "input_gradient_repulsion", lambda g, **given: seen.append(given["eps"]) or repulsion(g, **given))
     decay, lr, momentum = gold["wd_lr_mom"].tolist()
     algorithm = JointEnsemble(small, list, members=len(gold["w1"]), pca=0.0, packed=packed)
     learner = learner_of(algorithm, small(), lr=lr, momentum=momentum, nesterov=True, weight_decay=decay)
@@ -52,7 +62,7 @@ def test_a_step_is_the_released_codes(variant: str, packed: bool) -> None:
             layer.weight.data, layer.bias.data = gold[names[0]][m].clone(), gold[names[1]][m].clone()
     totals = EpochSums()
     learner.step(Batch(gold["x"], gold["y"]), totals)
-    assert totals.names == ("ce", "repulsion")
+    assert totals.names == ("ce", "repulsion") and seen == [1e-12 if variant == "identity" else 1e-24]
     found = dict(zip(totals.names, totals.sums.tolist()))
     assert found["repulsion"] == pytest.approx(gold[f"{variant}_repulsion"].item(), rel=1e-6)  # terms are summed up in fp32
     assert found["ce"] == pytest.approx(gold[f"{variant}_ce_sum"].item(), rel=1e-6)
@@ -77,6 +87,21 @@ def test_packed_members_are_the_loop() -> None:
     assert any("peers.1" in name and "running_mean" in name for name in one)
     for name, value in one.items():
         torch.testing.assert_close(other[name], value, rtol=1e-6, atol=1e-9)
+
+
+def test_packed_outputs_have_each_members_features() -> None:
+    torch.manual_seed(0)
+    networks, images = [with_features() for _ in range(2)], torch.randn(2, 6, 5)
+    for out, network, x in zip(packed_outputs(networks, list(images), torch.zeros(6)), networks, images, strict=True):
+        torch.testing.assert_close((out.logits, out.features), (network(x).logits, network(x).features))
+
+
+def test_members_are_joined_by_probabilities_or_features() -> None:
+    algorithm = JointEnsemble(small, list, members=2, pca=0.0)
+    learner_of(algorithm, small())
+    assert type(algorithm.tested()) is Ensemble
+    algorithm.join, algorithm.networks = "features", nn.ModuleList(with_features() for _ in range(2))
+    assert type(algorithm.tested()) is Concatenation
 
 
 def test_principal_axes() -> None:

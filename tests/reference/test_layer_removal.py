@@ -1,5 +1,6 @@
 """Layer removal: distance correlation against a loop and its laws, and blocks that go from the exported network."""
 
+import contextlib
 from types import SimpleNamespace
 
 import pytest
@@ -69,6 +70,23 @@ def test_blocks_go_once_and_a_resumed_run_knows_which() -> None:
     again.on_fit_start(learner)
     again.load_state_dict(callback.state_dict())
     assert again.removed == [first]
+    again.on_fit_start(learner)
+    assert again.removed == []  # of a training before
+
+
+def test_scores_are_of_the_network_as_it_is_tested() -> None:
+    torch.manual_seed(0)
+    callback, network = LayerRemoval(num=8), Network(resnet18(3, (1, 8, 8), width=4), shape=(1, 8, 8))
+    batches = [(torch.randn(4, 1, 8, 8), None) for _ in range(2)]
+    learner = SimpleNamespace(
+        network=network, train_batches=lambda: batches, settings=SimpleNamespace(autocast=contextlib.nullcontext),
+        trainer=SimpleNamespace(strategy=SimpleNamespace(broadcast=lambda value: value)),
+    )  # fmt: skip
+    callback.on_fit_start(learner)
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    with torch.no_grad():
+        assert callback.scores(learner).keys() == callback.candidates.keys() and network.training
+    assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())  # no batch norm has counted
 
 
 def test_only_blocks_that_add_nothing_are_left_out() -> None:

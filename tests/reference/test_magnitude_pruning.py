@@ -53,7 +53,11 @@ def test_state_comes_back() -> None:
     other = MagnitudePruning(lengths=[1, 1], rewind=0.5)
     small_learner(callbacks={"imp": other})
     other.load_state_dict(state)
-    assert all(torch.equal(a, b) for a, b in zip(other.masks, masks)) and all(torch.equal(a, b) for a, b in zip(other.past, callback.past))
+    assert all(torch.equal(a, b) for a, b in zip(other.masks, masks, strict=True)) and len(other.past) == len(callback.past) > 0
+    assert all(torch.equal(a, b) for a, b in zip(other.past, callback.past, strict=True))
+    row: dict[str, float] = {}
+    other.on_epoch_end(learner, row)
+    assert row == {"weights/kept": sum(mask.sum().item() for mask in masks) / sum(mask.numel() for mask in masks)}
 
 
 def test_values_out_of_range() -> None:

@@ -29,6 +29,6 @@ def test_every_epoch_draws_from_its_stage(run, monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_values_out_of_range() -> None:
-    for fractions in ([], [0.5, 0.25], [0.0, 1.0]):
+    for fractions in ([], [0.5, 0.25], [0.0, 1.0], [0.5, 1.5]):
         with pytest.raises(ValueError, match="that do not fall"):
             ProgressiveStages(fractions=fractions)

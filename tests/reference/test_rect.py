@@ -186,6 +186,17 @@ def test_angle_gradient_is_right_where_it_matters_and_finite_everywhere():
     assert peak.grad.isfinite().all()
 
 
+def test_the_angle_s_gradient_is_softened_by_a_twentieth_of_the_mean_variance():
+    scores = torch.randn(1, 1, 5, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    p_HW = scores.flatten().softmax(0).view(5, 6)
+    x, y = ((2 * torch.arange(n, dtype=torch.float64) + 1) / n - 1 for n in (6, 5))
+    dx, dy = x - (p_HW.sum(0) * x).sum(), y - (p_HW.sum(1) * y).sum()
+    xx, yy = (p_HW.sum(0) * dx**2).sum() + 1 / (3 * 6**2), (p_HW.sum(1) * dy**2).sum() + 1 / (3 * 5**2)
+    expected = half_angle((p_HW * dy[:, None] * dx).sum(), (xx - yy) / 2, 0.05 * (xx + yy) / 2)
+    found = moments_rectangle(scores, factor=1.0)[0, 4]
+    torch.testing.assert_close(*(torch.autograd.grad(theta, scores, retain_graph=True)[0] for theta in (found, expected)))
+
+
 def features(*shape, dtype=torch.float32, seed=0):
     return torch.randn(*shape, dtype=dtype, generator=torch.Generator().manual_seed(seed)).relu()
 

@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from attnlab.explainers.attribution import blurred
 from attnlab.explainers.rise import Rise, grid_masks
 from tests.golden_numbers import golden
 from tests.reference.explained import small
@@ -27,6 +28,17 @@ def test_maps_are_the_authors(stored: dict[str, Tensor], monkeypatch: pytest.Mon
     for c in range(5):
         found = rise.explain(small(), stored["x"], torch.full((4,), c), masks_NHW=stored["rise_masks"])
         torch.testing.assert_close(found[:, 0], stored["rise_saliency"][:, c], rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("sigma, radii", [(0.5, (2, 2)), (1.2, (4, 3))])  # cut at three sigma, or at the image's side
+def test_blurred_is_a_gaussian_window_mirrored_at_the_border(sigma: float, radii: tuple[int, int]) -> None:
+    x = torch.randn(2, 3, 8, 4, generator=torch.Generator().manual_seed(0))
+    taps = [torch.exp(-(torch.arange(-r, r + 1.0) ** 2) / (2 * sigma**2)) for r in radii]
+    window = torch.outer(taps[0] / taps[0].sum(), taps[1] / taps[1].sum())
+    wide = nn.functional.pad(x, (radii[1], radii[1], radii[0], radii[0]), mode="reflect")
+    expected = nn.functional.conv2d(wide, window.expand(3, 1, -1, -1), groups=3)
+    torch.testing.assert_close(blurred(x, sigma), expected)
+    assert blurred(x, 0) is x
 
 
 def test_masks_have_the_mean_that_is_asked_for() -> None:

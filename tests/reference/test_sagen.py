@@ -51,6 +51,14 @@ def test_the_class_is_kept_and_lost_and_the_map_is_the_patch(fitted: tuple[Sagen
     assert network.scale.grad is None and network.scale.requires_grad and network.training
 
 
+def test_a_fitted_module_holds_no_gradient() -> None:
+    module = fit_module(
+        lambda channels: nn.Conv2d(channels, 1, 1), lambda module, x, draws: module(x).square().mean(), lambda index: images(8)[index], 8,
+        steps=2, batch_size=4, lr=0.1, seed=0,
+    )  # fmt: skip
+    assert all(parameter.grad is None and not parameter.requires_grad for parameter in module.parameters()) and not module.training
+
+
 def test_a_map_does_not_depend_on_its_batch(fitted: tuple[Sagen, dict[str, float], Patch], monkeypatch: pytest.MonkeyPatch) -> None:
     explainer, _, network = fitted
     x, target = images(5), torch.zeros(5, dtype=torch.long)
@@ -159,3 +167,12 @@ def test_what_is_refused() -> None:
     for options in ({"steps": 0}, {"batch_size": 1}, {"similar": -1.0}, {"min_zoom": 0.0}, {"lr": 0.0}):
         with pytest.raises(ValueError, match="must be"):
             Sagen(**options)
+
+
+def test_two_levels_written_out() -> None:
+    torch.manual_seed(0)
+    unet, x = TwoHeadedUNet(1, widths=(2, 3)).eval(), torch.randn(2, 1, 5, 4)
+    top = unet.down[0](x)
+    below = unet.down[1](nn.functional.max_pool2d(top, 2)).repeat_interleave(2, 3)
+    joined = unet.up[0](torch.cat([below[:, :, [0, 0, 0, 1, 1]], top], 1))  # nearest of two rows for five
+    torch.testing.assert_close(unet(x), tuple(head(joined) for head in unet.heads))

@@ -1,6 +1,7 @@
 """SAM and ASAM against numbers of the authors' PyTorch port, and what a second pass must not change."""
 
 from functools import partial
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -93,3 +94,9 @@ def test_a_scaled_gradient_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
         dry_run(compose(words))
     with pytest.raises(ConfigError, match=r"algorithm: rho must be above 0, got 0"):
         dry_run(compose(["algorithm=sam", "algorithm.rho=0", "model.width=4", "logger=none"]))
+
+
+def test_what_trains_is_what_is_tested() -> None:
+    algorithm, network = Supervised(), nn.Identity()
+    algorithm.setup(SimpleNamespace(network=network))
+    assert algorithm.tested() is network

@@ -38,6 +38,12 @@ def test_equals_a_loop_over_taps(options: dict) -> None:
     torch.testing.assert_close(layer.temperature, torch.tensor(temperature).double(), rtol=0, atol=1e-6)
 
 
+def test_equal_taps_are_chosen_alike() -> None:
+    layer = layer_of(padding=1)
+    layer.taps.data[0] = 0.3
+    close(layer.selection(layer.temperature)[0], torch.full((9,), 1 / 9).double())
+
+
 def test_the_temperature_falls_in_training_and_is_kept() -> None:
     layer, x = layer_of(padding=1), torch.randn(2, 3, 7, 6).double()
     sharp = []

@@ -28,6 +28,8 @@ def test_maps_are_the_authors(stored: dict[str, Tensor], monkeypatch: pytest.Mon
         )  # fmt: skip
         found = SmoothGrad().attribute(small(), x, target, noise_RBCHW=noise)
         torch.testing.assert_close(found, stored["smoothgrad"], rtol=1e-10, atol=1e-14)
+        found = SmoothGrad().explain(small(), x, target, noise_RBCHW=noise)
+        torch.testing.assert_close(found, stored["smoothgrad"].sum(1, keepdim=True), rtol=1e-10, atol=1e-13)
 
 
 class Quadratic(nn.Module):

@@ -44,6 +44,9 @@ def test_the_networks_at_the_ends_of_cycles_are_tested() -> None:
     again = Snapshots(lengths=[1, 1, 2], members=2)
     again.on_fit_start(learner)
     again.load_state_dict(copy.deepcopy(callback.state_dict()))
+    assert not any(parameter.requires_grad for one in (*members, *again.taken) for parameter in one.parameters())
+    with pytest.raises(ValueError, match="one or more numbers above 0"):
+        Snapshots(lengths=[1, 0])
     torch.testing.assert_close(again.state_dict(), callback.state_dict(), rtol=0, atol=0)
 
 

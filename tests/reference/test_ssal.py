@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from attnlab.heads.class_groups import even_groups, group_classes
-from attnlab.heads.ssal import SSAL, group_cross_entropy, joint_log_probabilities
+from attnlab.heads.ssal import SSAL, branch, group_cross_entropy, joint_log_probabilities
 from tests.component_rules import check_rules, close
 from tests.golden_numbers import golden
 
@@ -124,3 +124,8 @@ def test_groups_and_weights_of_the_paper() -> None:
         assert [int(module.get_buffer(f"group{index}").max()) + 1 for index in range(num)] == [20, 33, 50][-num:]
         assert module.weights == [0.42, 0.59, 0.76][-num:]
     assert [int(SSAL((3,), read_shapes=[(4, 8, 8)], width=2).get_buffer("group0").max()) + 1] == [2]
+
+
+def test_a_branch_halves_its_map() -> None:
+    layers = branch(3, 4, 2)
+    assert layers[:6](torch.zeros(2, 3, 8, 6)).shape == (2, 4, 4, 3) and layers(torch.zeros(2, 3, 8, 6)).shape == (2, 2)

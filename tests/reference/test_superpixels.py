@@ -74,3 +74,9 @@ def test_adjacency_is_a_slow_loop() -> None:
                 if y < 12 and x < 10 and segments[i, j] != segments[y, x]:
                     expected[segments[i, j], segments[y, x]] = expected[segments[y, x], segments[i, j]] = True
     assert torch.equal(adjacency(segments), expected)
+
+
+def test_lab_of_known_colours() -> None:
+    colours = torch.tensor([[0.0, 0, 0], [1, 1, 1], [0, 0, 1], [0.01, 0.01, 0.01]], dtype=torch.float64)
+    expected = torch.tensor([[0.0, 0, 0], [100, 0, 0], [32.30, 79.20, -107.86], [0.70, 0, 0]], dtype=torch.float64)
+    torch.testing.assert_close(superpixels._lab(colours.T[:, :, None])[..., 0].T, expected, rtol=0, atol=0.02)

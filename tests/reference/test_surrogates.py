@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from attnlab.explainers import through_captum
+from attnlab.explainers import surrogate, through_captum
 from attnlab.explainers.kernel_shap import KernelShap
 from attnlab.explainers.klfds import Klfds, cliques, connected_set, gram, kernel_ridge
 from attnlab.explainers.lime import Lime, similarity
@@ -49,6 +49,13 @@ def test_kernel_shap_gives_shapley_values(x: Tensor) -> None:
         torch.testing.assert_close(values, sign * expected, rtol=0, atol=0.015)
         change = with_hidden((1,) * 4, x[b : b + 1]) - with_hidden((0,) * 4, x[b : b + 1])
         assert abs(float(values.sum()) - sign * change) < 1e-4
+
+
+def test_superpixels_are_of_the_image_before_normalisation(x: Tensor, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = {}
+    monkeypatch.setattr(surrogate, "segments_of", lambda x, num, **given: seen.update(given) or [grid_segments(6, 6, num)] * len(x))
+    Klfds(num_samples=8, num_segments=4, mean=[0.5], std=[0.2]).explain(Interacting(), x[:1], torch.tensor([1]))
+    assert (seen["mean"], seen["std"]) == ([0.5], [0.2])
 
 
 @pytest.mark.parametrize("alpha", [1.0, 0.1])

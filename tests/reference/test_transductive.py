@@ -25,7 +25,9 @@ def test_the_order_of_images_changes_nothing_and_no_neighbour_no_nan() -> None:
 def test_the_regression_is_at_its_optimum() -> None:
     torch.manual_seed(4)  # when the solver stops is its own affair: of some draws at 1.2e-5
     x, y = torch.randn(60, 4, dtype=torch.float64), torch.arange(60) % 3
-    weight = regression(x, y, num_classes=3).requires_grad_()
+    weight = regression(x, y, num_classes=3)
+    assert not weight.requires_grad
+    weight.requires_grad_()
     loss = torch.nn.functional.cross_entropy(x @ weight[:-1] + weight[-1], y) + 2.5e-6 * weight.square().sum()
     assert torch.autograd.grad(loss, weight)[0].abs().max() < 1e-5
 

@@ -1,5 +1,6 @@
 """Tucker-2: full rank is the convolution, low rank is found, and the proximal step of the nuclear norm."""
 
+from collections import OrderedDict
 from types import SimpleNamespace
 
 import pytest
@@ -81,6 +82,14 @@ def test_an_epoch_s_step_is_by_the_rates_of_its_own_steps() -> None:
         torch.testing.assert_close(backbone.conv.weight.detach(), expected)
         out, into = ranks(expected, energy=0.99)
         assert row["ranks/kept"] == pytest.approx((out / 4 + into / 3) / 2)
+
+
+def test_grouped_convolutions_stay() -> None:
+    backbone = nn.Sequential(OrderedDict(conv=nn.Conv2d(8, 8, 3, groups=2), last=nn.Conv2d(8, 8, 3)))
+    for conv in backbone:
+        nn.init.ones_(conv.weight)  # of rank one
+    found = decomposed(Network(backbone, shape=(8, 7, 7))).backbone
+    assert isinstance(found.conv, nn.Conv2d) and isinstance(found.last, nn.Sequential)
 
 
 def test_a_run_loses_rank(run) -> None:

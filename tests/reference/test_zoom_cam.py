@@ -41,6 +41,13 @@ def test_the_mean_over_places_is_the_library_s_hirescam_of_three(stored: dict[st
     torch.testing.assert_close(drawn(found.mean(0)).float(), stored["hirescam_mean3_up"], rtol=0, atol=1e-5)
 
 
+def test_a_gradient_of_one_counts_as_any_other() -> None:
+    maps = torch.randn(2, 3, 4, 4, generator=torch.Generator().manual_seed(0)).abs()
+    alpha = 1 / (2 + maps.sum((2, 3), keepdim=True) + 1e-6)
+    expected = (16 * alpha * maps).sum(1, keepdim=True)
+    torch.testing.assert_close(GradCAMPlusPlus(at="features").combine(maps, torch.ones_like(maps)), expected)
+
+
 def test_layers_of_zoom_cam_are_the_authors(stored: dict[str, Tensor]) -> None:
     for name, place in PLACES.items():
         found = ZoomCAM(at=place).explain(small(), stored["x"], stored["target"])

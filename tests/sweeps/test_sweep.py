@@ -155,12 +155,19 @@ def test_a_record_with_other_defaults_or_damage_is_not_skipped(go, tmp_path: Pat
     assert done.seeds == [1] and "was made with other defaults (model.width was 64, is 128); force=true runs afresh" in done.err
 
 
+def test_a_sweep_over_nothing_says_so(go) -> None:
+    done = go(finish, "seed=range(0)")
+    assert done.code == 1 and done.err.endswith("the sweep has no job: a key is swept over no value, as in seed=range(0)\n")
+
+
 def test_launch_takes_a_list_of_jobs(tmp_path: Path) -> None:
     where = f"paths.outputs={tmp_path}"
     jobs = sweep.launch([[*WORDS, where, f"seed={seed}"] for seed in (5, 7)], options=[where], job=lambda plan: plan.full["seed"] / 10)
     assert [(job.outcome, job.value) for job in jobs] == [("done", 0.5), ("done", 0.7)]
     with pytest.raises(ConfigError, match=r"hydra\.launcher: jobs_per_device must be at least 1, got 0"):
         sweep.launch([WORDS], job=job, options=[where, "hydra/launcher=local", "hydra.launcher.jobs_per_device=0"])
+    with pytest.raises(ConfigError, match=r"hydra\.launcher: devices must be numbers from 0 on, or names of GPUs, got -1"):
+        sweep.launch([WORDS], job=job, options=[where, "hydra/launcher=local", "hydra.launcher.devices=[0,-1]"])
     assert not state(tmp_path)
 
 

@@ -170,3 +170,8 @@ RUN = {"total_steps": 100, "steps_per_epoch": 10}
 def test_impossible_values(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+def test_a_cosine_that_ends_where_it_begins_is_constant() -> None:
+    factor = cosine(final=1.0, total_steps=8, steps_per_epoch=1)
+    assert [factor(step) for step in range(8)] == [1.0] * 8

@@ -117,7 +117,7 @@ def _cell(wanted: Wanted, spec: Spec, runs: tuple[RunOfCell, ...], baseline: tup
     row, column = wanted.row.label, wanted.column.label
     ours, theirs = ({run.seed: run.value for run in group if run.value is not None} for group in (runs, baseline))
     values, paper = list(ours.values()), spec.published.get((row, column))
-    interval = statistics.t_interval(values, within=spec.metric.within)
+    interval = statistics.t_interval(values, within=spec.metric_of(wanted.column).within)
     middle = statistics.mean(values)
     same = _same_data(wanted, [result for result in results if result.get("status") == FINISHED])
     return Cell(

@@ -142,7 +142,7 @@ def test_a_column_may_have_a_metric_of_its_own(tmp_path: Path) -> None:
     table, *_ = fill(spec, outputs=outputs)
     accuracy, time_of = table.cells["plain", "noise .1"], table.cells["plain", "time"]
     assert [accuracy.runs[i].folder for i in range(3)] == [time_of.runs[i].folder for i in range(3)]
-    assert accuracy.mean == pytest.approx(90) and time_of.mean == 250
+    assert accuracy.mean == pytest.approx(90) and time_of.mean == 250 and time_of.interval == (250, 250)  # no share, though accuracy is
     assert table_text.better(table) == "noise .1: higher is better; time: lower is better"
     assert table_text.lines_of(time_of, table)[0] == ("250 ± 0 (3)", "value") and "90.00 ± 0.00 (3)" in table_text.to_text(table)
     assert "250" in table_latex.to_latex(table)

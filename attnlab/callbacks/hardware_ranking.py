@@ -1,5 +1,6 @@
 """Hardware-aware filter pruning: channels ranked by importance for the time that they take.   Shapes: C channels."""
 
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -19,14 +20,16 @@ class HardwareRanking(Slimming):
 
         score_c = |gamma_c| / cost_l,   cost_l: of one output channel of the convolution before batch norm l
 
-    Established: filters are ranked with the latency of the hardware in view. Ours: |gamma| as importance, the cost of the producing
-    convolution alone, the ratio. `latency` is measured once, when training begins, on the run's device with `batch` images; the checkpoint
-    keeps it, so that a run goes on as it began. Another machine, or a busy one, may measure and so prune otherwise: such a run is no
-    function of its configuration, which its record says among its `warnings`, beside what was measured. With those numbers as `costs`,
-    it is one, as it is with `multiply_adds`.
+    and of every layer the share `keep` of its channels with the largest |gamma| stays in any case: a channel of the first layers costs many
+    times one of the last, and whole layers would fall. Established: filters are ranked with the latency of the hardware in view. Ours:
+    |gamma| as importance, the cost of the producing convolution alone, the ratio, `keep`. `latency` is measured once, when training begins,
+    on the run's device with `batch` images; the checkpoint keeps it, so that a run goes on as it began. Another machine, or a busy one, may
+    measure and so prune otherwise: such a run is no function of its configuration, which its record says among its `warnings`, beside what
+    was measured. With those numbers as `costs`, it is one, as it is with `multiply_adds`.
 
     Args:
-        cost: latency or multiply_adds. batch: images a pass, repeats: passes measured, both >= 1. weight, rate, prune, at: as `Slimming`.
+        cost: latency or multiply_adds. batch: images a pass, repeats: passes measured, both >= 1. keep: in [0, 1], and a channel at least.
+        weight, rate, prune, at: as `Slimming`; no more goes than `keep` leaves.
         costs: latencies that are known, above 0, one a batch norm in the network's order; nothing is measured then.
 
     Raises ValueError: out of range; a batch norm that no convolution comes before; another number of costs than of batch norms.
@@ -40,6 +43,7 @@ class HardwareRanking(Slimming):
         batch: int = 32,
         repeats: int = 10,
         costs: Sequence[float] | None = None,
+        keep: float = 0.25,
         weight: float = 1e-4,
         rate: float = 0.5,
         prune: float = 0.6,
@@ -48,9 +52,11 @@ class HardwareRanking(Slimming):
         super().__init__(weight=weight, rate=rate, prune=prune, at=at)
         if min(batch, repeats) < 1:
             raise ValueError(f"batch and repeats must be at least 1, got {batch} and {repeats}")
+        if not 0 <= keep <= 1:
+            raise ValueError(f"keep must be in [0, 1], got {keep}")
         if costs is not None and (cost != "latency" or min(costs, default=0) <= 0):
             raise ValueError(f"costs are latencies, above 0 and one a batch norm, with cost=latency; got {list(costs)} with cost={cost}")
-        self.shape, self.cost, self.batch, self.repeats, self.known = shape, cost, batch, repeats, costs
+        self.shape, self.cost, self.batch, self.repeats, self.known, self.keep = shape, cost, batch, repeats, costs, keep
 
     def on_fit_start(self, learner: "Learner") -> None:
         super().on_fit_start(learner)
@@ -99,7 +105,11 @@ class HardwareRanking(Slimming):
         return found
 
     def scores(self) -> list[Tensor]:
-        return [scale.abs() / cost for scale, cost in zip(self.scales, self.costs.values())]
+        return [self.score(scale.abs(), cost) for scale, cost in zip(self.scales, self.costs.values())]
+
+    def score(self, importance_C: Tensor, cost: float) -> Tensor:
+        staying = importance_C.topk(max(math.ceil(self.keep * len(importance_C)), 1)).indices
+        return (importance_C / cost).index_fill(0, staying, math.inf)
 
     def state_dict(self) -> dict[str, Any]:
         return {"masks": super().state_dict(), "costs": self.costs}

@@ -38,6 +38,23 @@ def test_multiply_adds_by_hand_rank_the_channels() -> None:
     assert all(kept[cheap] >= kept[dear] for cheap in score for dear in score if score[cheap] > score[dear] and kept[dear] < 1)
 
 
+def test_dear_layers_lose_channels_and_no_layer_is_kept_whole_for_being_dear() -> None:
+    for rate, share in ((0.5, 0.5), (0.7, 0.3), (0.95, 0.25)):
+        callback, _ = started(HardwareRanking(SHAPE, cost="multiply_adds", rate=rate, prune=0.1, weight=0.0))
+        with torch.no_grad():
+            for n, scale in enumerate(callback.scales):
+                scale.copy_(torch.rand(len(scale), generator=torch.Generator().manual_seed(n)) + 0.5)
+        importance = {name: norm.weight.detach().clone() for name, norm in callback.masks.norms.items()}
+        callback.on_step(SimpleNamespace(), 1)
+        kept = {name: mask_C.bool() for name, mask_C in callback.masks.masks.items()}
+        assert float(callback.masks.share()) == pytest.approx(share, abs=0.01)
+        assert all(float(mask_C.float().mean()) >= 0.25 for mask_C in kept.values()) and float(kept["layer1.0.bn1"].float().mean()) == 0.25
+        for name, mask_C in kept.items():  # within a layer by importance alone
+            assert mask_C.all() or importance[name][mask_C].min() > importance[name][~mask_C].max()
+    with pytest.raises(ValueError, match=r"keep must be in \[0, 1\], got 1\.5"):
+        HardwareRanking(SHAPE, keep=1.5)
+
+
 def test_measured_costs_are_kept() -> None:
     callback, _ = started(HardwareRanking(SHAPE, batch=2, repeats=1, at=["layer1.*.bn1"]))
     assert all(cost > 0 for cost in callback.costs.values())
@@ -45,7 +62,8 @@ def test_measured_costs_are_kept() -> None:
     again, _ = started(HardwareRanking(SHAPE, batch=2, repeats=1, at=["layer1.*.bn1"]))
     again.load_state_dict(state)
     assert again.state_dict()["costs"] == state["costs"]
-    assert torch.equal(again.scores()[1], again.scales[1].abs() / 1.5)
+    score_C = again.scores()[1]
+    assert score_C.isinf().sum() == 2 and torch.equal(score_C[~score_C.isinf()], (again.scales[1].abs() / 1.5)[~score_C.isinf()])
     with pytest.raises(ValueError, match="batch and repeats"):
         HardwareRanking(SHAPE, batch=0)
     for wrong in ({"costs": [1.0, 0.0]}, {"costs": []}, {"costs": [1.0], "cost": "multiply_adds"}):

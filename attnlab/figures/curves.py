@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,6 +19,7 @@ from attnlab.figures.style import (
     canvas,
     dash,
     end_labels,
+    logarithmic,
     text_at,
     thousands,
 )
@@ -38,7 +38,6 @@ def training_curves(history: Sequence[Mapping[str, float]], *, path: Path, peak_
     None, and no file, where there is nothing to draw.
     """
     import numpy as np
-    from matplotlib.ticker import LogLocator, NullLocator
 
     rows = {int(row.get("epoch", i)): row for i, row in enumerate(history)}
     epochs = np.array(sorted(rows))
@@ -74,11 +73,7 @@ def training_curves(history: Sequence[Mapping[str, float]], *, path: Path, peak_
             values = np.concatenate([lines[key] for key in chosen])
             values = values[np.isfinite(values)]
             if title == "loss" and values.min() > 0 and values.max() > 50 * values.min():
-                axes.set_yscale("log")
-                decades = math.log10(values.max() / values.min())
-                axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if decades < 2 else (1, 3) if decades < 4 else (1,)))
-                axes.yaxis.set_major_formatter("{x:g}")
-                axes.yaxis.set_minor_locator(NullLocator())
+                logarithmic(axes, "y", values.min(), values.max())
             elif title == "loss" and values.min() >= 0:
                 axes.set_ylim(bottom=0)
             _epoch_axis(axes, epochs)

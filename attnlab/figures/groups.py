@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from attnlab.figures.style import COLOURS, INK, LARGE, NOTE, QUIET, SMALL, WIDTH, axes_at, canvas, dash, fit, inches, text_at
+from attnlab.figures.style import COLOURS, INK, LARGE, NOTE, QUIET, SMALL, WIDTH, axes_at, canvas, dash, fit, inches, logarithmic, text_at
 
 Line = tuple[Sequence[str], Sequence[float]]  # what the runs agree in, and the metric run by run
 
@@ -82,7 +82,7 @@ def _lines(axes, table, outer, inner) -> None:
             axes.plot([x] * len(values), values, "o", color=colour, markersize=3.2, markeredgewidth=0, alpha=0.6)
     numbers = sorted({float(name) for name in outer})
     if numbers[0] > 0 and numbers[-1] / numbers[0] >= 32:
-        axes.set_xscale("log")
+        logarithmic(axes, "x", numbers[0], numbers[-1])
     if len(numbers) <= 10:
         from matplotlib.ticker import FixedFormatter, FixedLocator, NullLocator
 

@@ -63,6 +63,18 @@ def axes_at(figure: Figure, left: float, top: float, width: float, height: float
     return figure.add_axes((left / across, 1 - (top + height) / down, width / across, height / down), **options)
 
 
+def logarithmic(axes: Axes, which: str, low: float, high: float) -> None:
+    """Make the `x` or the `y` axis, whose values lie between `low` and `high`, above 0, logarithmic, with plain numbers as its ticks."""
+    from matplotlib.ticker import LogLocator, NullLocator
+
+    axes.set(**{f"{which}scale": "log"})
+    axis = getattr(axes, f"{which}axis")
+    decades = math.log10(high / low)
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5) if decades < 2 else (1, 3) if decades < 4 else (1,)))
+    axis.set_major_formatter("{x:g}")
+    axis.set_minor_locator(NullLocator())
+
+
 def text_at(figure: Figure, left: float, top: float, text: str, **options: Any) -> None:
     across, down = figure.get_size_inches()
     figure.text(left / across, 1 - top / down, text, **{"va": "top", "ha": "left", **options})

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from attnlab.figures.style import COLOURS, INK, LARGE, NOTE, QUIET, SMALL, WIDTH, axes_at, canvas, fit, inches, text_at
+from attnlab.figures.style import COLOURS, INK, LARGE, NOTE, QUIET, SMALL, WIDTH, axes_at, canvas, fit, inches, logarithmic, text_at
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -42,7 +42,7 @@ def tradeoff(table: Table, *, path: Path) -> Path:
                 axes.annotate(str(n + 1), (x.mean, y.mean), (3, 3), textcoords="offset points", fontsize=SMALL, color=INK)
             means = [x.mean for _, x, _ in cells]
             if means and min(means) > 0 and max(means) / min(means) >= MANY:
-                axes.set_xscale("log")
+                logarithmic(axes, "x", min(means), max(means))
             axes.set_xlabel(fit(table.metric_of(column).label, wide, SMALL), fontsize=SMALL, labelpad=2)
             if k == 0:
                 axes.set_ylabel(table.metric_of(first).label, fontsize=SMALL, labelpad=2)

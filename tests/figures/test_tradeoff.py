@@ -37,6 +37,8 @@ def test_a_panel_a_column_and_a_point_a_row(tmp_path: Path, monkeypatch: pytest.
     points = [[tuple(map(float, bars[0].get_xydata()[0])) for bars in axes.containers] for axes in panels]
     assert points == [[(8000, 90), (1000, 85), (900, 80)], [(2, 90), (1.5, 85)]]
     assert [axes.get_xscale() for axes in panels] == ["log", "linear"]
+    ticks = [text.get_text() for text in panels[0].get_xticklabels(which="both")]
+    assert "1000" in ticks and all(tick.isdigit() for tick in ticks if tick)  # plain numbers: nothing here sets formulas
     assert [[text.get_text() for text in axes.texts] for axes in panels] == [["1", "2", "4"], ["1", "2"]]
 
 

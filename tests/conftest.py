@@ -59,7 +59,7 @@ def seed_by(name: str) -> None:
     number = zlib.crc32(name.encode())
     random.seed(number)
     np.random.seed(number)
-    torch.manual_seed(number)
+    torch.default_generator.manual_seed(number)  # torch.manual_seed writes a stack for a GPU that may come: a millisecond
 
 
 def pytest_pycollect_makemodule(module_path: Path) -> None:

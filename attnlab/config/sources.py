@@ -5,6 +5,7 @@ Imports Hydra: import it where something is composed.
 
 import contextlib
 import copy
+import dataclasses
 import functools
 import importlib.util
 import os
@@ -60,6 +61,12 @@ class Loader(ConfigLoaderImpl):
                 what = "package that Python finds" if source.scheme() == "pkg" else "folder"
                 raise ConfigError(f"hydra.searchpath: {source.scheme()}://{source.path}: there is no such {what}")
 
+    def _compose_config_from_defaults_list(self, defaults: list, repo: Any) -> Any:
+        """A copy of what the same files gave before; overrides of keys come after it."""
+        files = tuple(_Told(default, repo.load_config(default.config_path)) for default in defaults)
+        merge = super()._compose_config_from_defaults_list
+        return copy.deepcopy(_merged(_Merging(files, lambda: merge(defaults, repo))))
+
     def _load_single_config(self, default: Any, repo: Any) -> Any:
         found = super()._load_single_config(default, repo)
         if not default.package:  # one that goes into a package was copied into it
@@ -101,6 +108,32 @@ def _parsed(kind: Callable, provider: str, path: str, config_path: str, *state: 
     alone = ConfigRepository.__new__(ConfigRepository)
     alone.sources = [kind(provider, f"{kind.scheme()}://{path}")]
     return alone.load_config(config_path)
+
+
+class _Told:
+    """One file's part in a composition; equal to another where it is the same file in the same state, for the same package."""
+
+    def __init__(self, default: Any, file: Any) -> None:
+        self.content = file.config  # of a file parsed once: the same state is the same object
+        state = None if file.provider == "hydra" or file.path.startswith("structured://") else id(self.content)  # what is installed stays
+        self.key = default.config_path, default.package, default.primary, file.provider, file.path, state
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Told) and self.key == other.key
+
+    def __hash__(self) -> int:
+        return hash(self.key)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Merging:
+    files: tuple[_Told, ...]
+    merge: Callable[[], Any] = dataclasses.field(compare=False)
+
+
+@functools.lru_cache(maxsize=128)
+def _merged(merging: _Merging) -> Any:
+    return merging.merge()
 
 
 def is_of_others(provider: str) -> bool:

@@ -1,7 +1,6 @@
 """Push: the network of a finished run as a folder for a model hub, and from there to the hub, where a repository is named."""
 
 import json
-import math
 import os
 import re
 import tempfile
@@ -24,7 +23,7 @@ from attnlab.records.grouping import ASIDE
 from attnlab.records.pictures import pictures_of
 from attnlab.records.query import StoredRun, is_number
 from attnlab.tables import statistics
-from attnlab.tables.model import SHARES
+from attnlab.tables.model import bounds
 
 
 def push(
@@ -129,6 +128,5 @@ def over_seeds(run: StoredRun, runs: Sequence[StoredRun]) -> dict[str, dict[str,
         if value is not None and not key.startswith("train/"):
             several = list(values.values())
             found[key] = {"mean": statistics.mean(several), "sd": statistics.sample_sd(several), "n": len(several), "seeds": list(values)}
-            within = (0.0, 1.0) if key.rpartition("/")[2] in SHARES else (-math.inf, math.inf)
-            found[key]["interval"] = statistics.t_interval(several, within=within)
+            found[key]["interval"] = statistics.t_interval(several, within=bounds(key))
     return found

@@ -10,7 +10,7 @@ from attnlab.records.index import Records, digests
 from attnlab.records.record import FINISHED
 from attnlab.tables import statistics
 from attnlab.tables.footnotes import footnotes
-from attnlab.tables.model import Cell, RunOfCell, Table
+from attnlab.tables.model import Cell, RunOfCell, Table, bounds
 from attnlab.tables.spec import SOURCES, Line, Spec, Wanted, departures, teacher_row
 from attnlab.tables.teachers import compose_table
 
@@ -117,7 +117,8 @@ def _cell(wanted: Wanted, spec: Spec, runs: tuple[RunOfCell, ...], baseline: tup
     row, column = wanted.row.label, wanted.column.label
     ours, theirs = ({run.seed: run.value for run in group if run.value is not None} for group in (runs, baseline))
     values, paper = list(ours.values()), spec.published.get((row, column))
-    interval = statistics.t_interval(values, within=spec.metric_of(wanted.column).within)
+    within = bounds(spec.key(wanted.row, wanted.column), scale=spec.metric_of(wanted.column).scale)
+    interval = statistics.t_interval(values, within=within)
     middle = statistics.mean(values)
     same = _same_data(wanted, [result for result in results if result.get("status") == FINISHED])
     return Cell(

@@ -30,6 +30,11 @@ class Paper:
     mark: Mark = "page"
 
 
+def bounds(key: str, *, scale: float = 1.0) -> tuple[float, float]:
+    """The ends of what a metric of that name can be, times `scale`: a share of something is in [0, 1]."""
+    return (0.0, scale) if key.rpartition("/")[2] in SHARES else (-math.inf, math.inf)
+
+
 @dataclass(frozen=True)
 class Metric:
     """One metric of result.json; shown = scale * (1 - v if complement else v). `direction`: whether more is better, of the SHOWN number."""
@@ -40,11 +45,6 @@ class Metric:
     scale: float = 100.0
     complement: bool = False
     digits: int = 2
-
-    @property
-    def within(self) -> tuple[float, float]:
-        """The ends of what can be shown: a share of something is in [0, scale]."""
-        return (0.0, self.scale) if self.key.rpartition("/")[2] in SHARES else (-math.inf, math.inf)
 
 
 @dataclass(frozen=True)

@@ -239,6 +239,7 @@ def test_a_picture_that_cells_share_is_shown_once(outputs, tmp_path):
     captions = re.findall(r"(Explanations|Deletion and insertion|Reliability), seed 0", page.words())
     assert captions == ["Reliability"] * 4 + ["Explanations", "Explanations", "Deletion and insertion"]
     assert "The same images, all rows" in page.words() and "deletion: lower is better" in page.words()
+    assert "1 of 1 run finished" in page.words()  # which four cells read
     better = [attrs.get("data-better") for tag, attrs in page.tags if tag == "button" and "data-column" in attrs]
     assert better == ["min", "min", "max"]
 

@@ -132,6 +132,17 @@ def test_every_table_composes(name: str, tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
+def test_an_interval_ends_where_its_metric_does(tmp_path: Path) -> None:
+    """By the name that a row and a column give the metric, not by the pattern of it."""
+    columns = {"shown": {"overrides": ["data.noise=0.1"], "as": "acc"}, "free": {"overrides": ["data.noise=0.1"], "as": "nll"}}
+    metric = {**TREE["metric"], "key": "test/{column}", "complement": False}
+    spec = read_spec(written(tmp_path, columns=columns, published={}, metric=metric))
+    for n, plan in enumerate(plans_of([spec.overrides(spec.rows[0], spec.columns[0])], spec.seeds)[0]):
+        put(tmp_path / "outputs", plan, metrics={"test/acc": 0.5 + 0.25 * n, "test/nll": 0.5 + 0.25 * n})
+    cells = fill(spec, outputs=tmp_path / "outputs")[0].cells
+    assert cells["plain", "shown"].interval[1] == 100 < cells["plain", "free"].interval[1]
+
+
 def test_a_column_may_have_a_metric_of_its_own(tmp_path: Path) -> None:
     own = {"key": "train/seconds", "label": "milliseconds", "direction": "min", "complement": False, "scale": 1000, "digits": 0}
     columns = {"noise .1": ["data.noise=0.1"], "time": {"overrides": ["data.noise=0.1"], "metric": own}}

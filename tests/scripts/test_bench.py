@@ -17,7 +17,8 @@ def test_step_tax(tmp_path: Path) -> None:
     found = json.loads(path.read_text())
     assert {"device", "torch", "python", "threads"} <= found["machine"].keys() and found["command"].endswith(f"--json {path}")
     tax = found["step-tax"]
-    assert tax["attnlab_us_per_step"] > tax["plain_us_per_step"] > 0
+    ours, plain = tax["attnlab_us_per_step"], tax["plain_us_per_step"]
+    assert min(ours, plain) > 0 and f"{ours - plain:+.0f}" in done.out  # which is larger, a machine busy with other tests does not tell
     assert done.out.splitlines()[-1].startswith("plain loop")
     assert not list(tmp_path.glob(".*.tmp"))
 

@@ -10,7 +10,7 @@ import torch
 
 if TYPE_CHECKING:
     import pytorch_lightning as pl
-from attnlab.training.hardware import compile_lacks, computes_in_bf16, describe_device, forced_precision, quiet
+from attnlab.training.hardware import compile_lacks, computes_in_bf16, describe_device, forced_precision, keep_freed_memory, quiet
 
 log = logging.getLogger("attnlab")
 
@@ -119,6 +119,8 @@ class Settings:
         """Process-wide choices of speed that leave results a function of the config."""
         if self.threads:
             torch.set_num_threads(self.threads)
+        if self.device.type == "cpu":
+            keep_freed_memory()
         if self.device.type == "cuda":
             torch.set_float32_matmul_precision("high")
             torch.backends.cudnn.benchmark = True

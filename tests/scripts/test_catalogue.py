@@ -3,6 +3,7 @@
 import inspect
 import json
 import re
+from typing import Any
 
 import pytest
 import yaml
@@ -46,19 +47,39 @@ LEFT_OUT = {  # of the catalogue's tables
 }
 
 
-@pytest.mark.parametrize("name", ["catalogue_digits", "catalogue_fashion"])
-def test_every_component_stands_in_the_tables(name: str) -> None:
-    rows = yaml.safe_load((ROOT / "configs" / "table" / f"{name}.yaml").read_text())["rows"]
-    words = [word.partition("=") for row in rows.values() for word in row]
+NOT_IN_CNN3 = {  # the network of catalogue_fashion has neither residual blocks nor a mean over the map
+    "cross_connections": "takes the blocks of a stage",
+    "droppath": "takes the residual branch",
+    "dynamic_residual": "takes a residual block",
+    "gated_pool": "takes the place of the mean",
+    "multi_path": "takes a residual block",
+}
+
+
+def catalogue_table(name: str) -> dict[str, Any]:
+    return yaml.safe_load((ROOT / "configs" / "table" / f"catalogue_{name}.yaml").read_text())
+
+
+def without_places(row: list[str]) -> list[str]:
+    return [word for word in row if not re.match(r"(attention|regularizer)\.\w+\.(at|reads)=", word)]
+
+
+def test_every_component_stands_in_the_tables() -> None:
+    words = [word.partition("=") for row in catalogue_table("digits")["rows"].values() for word in row]
     chosen = {f"{group}/{choice}" for group, _, choices in words for choice in re.findall(r"\w+", choices)}
     wanted = {f"{group}/{choice}" for group in ("attention", "regularizer", "loss", "init") for choice in group_choices(group)}
     missing = {choice for choice in wanted - chosen if not choice.endswith("/none")}
     assert missing == set(LEFT_OUT)
 
 
-def test_the_tables_have_the_same_rows_and_columns() -> None:
-    one, other = (yaml.safe_load((ROOT / "configs" / "table" / f"catalogue_{name}.yaml").read_text()) for name in ("digits", "fashion"))
-    assert one["rows"] == other["rows"] and one["columns"] == other["columns"] and one["seeds"] == other["seeds"]
+def test_the_tables_differ_in_places_and_in_what_has_none() -> None:
+    digits, fashion = catalogue_table("digits"), catalogue_table("fashion")
+    ours, theirs = (
+        {name: without_places(row) for name, row in table["rows"].items() if not name.startswith("none, width")} for table in (digits, fashion)
+    )
+    assert {name: row for name, row in ours.items() if name not in NOT_IN_CNN3} == theirs
+    assert set(ours) - set(theirs) == set(NOT_IN_CNN3)
+    assert all(digits[key] == fashion[key] for key in ("columns", "seeds", "metric", "baseline"))
 
 
 def test_costs_are_those_of_today(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -75,7 +75,8 @@ def test_every_component_stands_in_the_tables() -> None:
 def test_the_tables_differ_in_places_and_in_what_has_none() -> None:
     digits, fashion = catalogue_table("digits"), catalogue_table("fashion")
     ours, theirs = (
-        {name: without_places(row) for name, row in table["rows"].items() if not name.startswith("none, width")} for table in (digits, fashion)
+        {name: without_places(row) for name, row in table["rows"].items() if not name.startswith("none, width")}
+        for table in (digits, fashion)
     )
     assert {name: row for name, row in ours.items() if name not in NOT_IN_CNN3} == theirs
     assert set(ours) - set(theirs) == set(NOT_IN_CNN3)

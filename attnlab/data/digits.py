@@ -11,6 +11,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from attnlab.data import shipped
 from attnlab.data.augment import stream_seed
 from attnlab.data.base import ImageData, ImageSet
 from attnlab.data.benchmarks import Sets
@@ -21,10 +22,8 @@ from attnlab.data.protocols import stratified_order
 @functools.cache
 def as_stored() -> tuple[Tensor, Tensor]:
     """All digits, fp32 (1797, 8, 8) of 0..16, and their labels: half a megabyte, parsed from text once and not for every split."""
-    from sklearn.datasets import load_digits
-
-    bunch = load_digits()
-    return torch.from_numpy(bunch.images).float(), torch.from_numpy(bunch.target).long()
+    images_NHW, labels_N = shipped.digits()
+    return torch.from_numpy(images_NHW).float(), torch.from_numpy(labels_N).long()
 
 
 def digit_images(size: int) -> tuple[Tensor, Tensor]:

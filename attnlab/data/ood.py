@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from attnlab.config.targets import config_dir
+from attnlab.data import shipped
 from attnlab.data.benchmarks import LISTS
 from attnlab.data.images import FileSet, ImageSet
 
@@ -133,9 +134,7 @@ def resized(x_NCHW: Tensor, size: tuple[int, ...]) -> Tensor:
 
 def photos(shape: tuple[int, ...], *, num: int = 1000, seed: int = 0) -> ImageSet:
     """Natural-image patches without network: seeded square crops, 16 to 128 pixels wide, of scikit-learn's two sample photographs."""
-    from sklearn.datasets import load_sample_images
-
-    pictures = [with_channels(torch.tensor(picture).permute(2, 0, 1)[None], shape[0])[0] for picture in load_sample_images().images]
+    pictures = [with_channels(torch.from_numpy(picture).permute(2, 0, 1)[None], shape[0])[0] for picture in shipped.photographs()]
     generator = torch.Generator().manual_seed(seed)
     of_width: dict[int, list[tuple[int, Tensor]]] = {}  # resized together: a tenth of the calls
     for k in range(num):

@@ -13,6 +13,7 @@ Shows a paper's table beside what was measured here, lists the runs that are mis
   out=FILE                 write there and not to standard output
   overrides=[a=b,c=d]      applied to every cell: another table, labelled as such
   rows=[A,B] columns=[C]   only these
+  sort=COLUMN              the rows in the order of that column's means, the best first
   seeds=[0,1,2]            other seeds than the table's; also range(5)
   paths.outputs=DIR        where the runs are (outputs)
   wandb=true               log the table and its runs to W&B, offline where there are no credentials
@@ -42,7 +43,21 @@ ENDINGS = {".txt": "text", ".md": "md", ".csv": "csv", ".tex": "latex", ".html":
 ENDINGS |= dict.fromkeys((".png", ".pdf", ".svg"), "plot")
 DETAILS = ("interval", "p")
 FORMATS = tuple(dict.fromkeys(ENDINGS.values()))
-KEYS = ("table", "action", "format", "out", "overrides", "rows", "columns", "seeds", "paths.outputs", "hydra/launcher", "wandb", "details")
+KEYS = (
+    "table",
+    "action",
+    "format",
+    "out",
+    "overrides",
+    "rows",
+    "columns",
+    "seeds",
+    "paths.outputs",
+    "hydra/launcher",
+    "wandb",
+    "details",
+    "sort",
+)
 
 
 @dataclass(frozen=True)
@@ -62,6 +77,7 @@ class Request:
     wandb: bool = False
     permissions: tuple[str, ...] = ()
     details: tuple[str, ...] = ()
+    sort: str | None = None
 
 
 def read_request(words: Sequence[str]) -> Request:
@@ -107,11 +123,11 @@ def read_request(words: Sequence[str]) -> Request:
         tuple(split_list(given["rows"])) if "rows" in given else None,
         tuple(split_list(given["columns"])) if "columns" in given else None,
         read_seeds(given["seeds"]) if "seeds" in given else None, Path(given.get("paths.outputs", "outputs")),
-        tuple(launcher), wandb == "true", tuple(permissions), details,
+        tuple(launcher), wandb == "true", tuple(permissions), details, given.get("sort"),
     )  # fmt: skip
 
 
-OWN = ("overrides", "rows", "columns", "seeds")  # what one table of several may have for itself
+OWN = ("overrides", "rows", "columns", "seeds", "sort")  # what one table of several may have for itself
 
 
 def one_each(words: Sequence[str]) -> list[list[str]]:
@@ -195,7 +211,7 @@ def main(words: Sequence[str]) -> int:
         _check_overrides(request)
         if request.format == "plot" and len(requests) > 1:
             raise ConfigError("format=plot: is of one table; html, md, csv, latex and text take several")
-    specs = [read_spec(one.table).only(one.rows, one.columns).permitting(one.permissions) for one in requests]
+    specs = [read_spec(one.table).only(one.rows, one.columns).sorted_by(one.sort).permitting(one.permissions) for one in requests]
     tables, plans, records, failed = [], [], None, 0
     for request, part, spec in zip(requests, parts, specs, strict=True):
         about = {"outputs": request.outputs, "overrides": request.overrides, "seeds": request.seeds, "command": command_of(part)}

@@ -1,5 +1,6 @@
 """Fill a table from the records on disk: what its cells' runs are, what became of them, and what follows for the published values."""
 
+import math
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -79,11 +80,22 @@ def fill(
         baseline = runs[spec.baseline, key[1]] if spec.baseline not in (None, key[0]) else ()
         filled[key] = _cell(cell, spec, runs[key], baseline, [records.find(plan.address).result for plan in cell.plans])
     table = Table(
-        spec.name, spec.title, spec.paper, tuple(row.label for row in spec.rows), tuple(column.label for column in spec.columns),
+        spec.name, spec.title, spec.paper, _in_order(spec, filled), tuple(column.label for column in spec.columns),
         spec.metric, filled, spec.baseline, tuple(footnotes(spec, cells, filled, records, variant)),
         command or _command(spec.name, overrides), variant, {line.label: line.metric for line in spec.columns if line.metric},
     )  # fmt: skip
     return table, cells, records
+
+
+def _in_order(spec: Spec, cells: Mapping[tuple[str, str], Cell]) -> tuple[str, ...]:
+    """The rows as the table names them, or by the means of its column `sort`: the best first, those without one last."""
+    rows = [row.label for row in spec.rows]
+    if spec.sort is None:
+        return tuple(rows)
+    metric = next(spec.metric_of(column) for column in spec.columns if column.label == spec.sort)
+    sign = -1 if metric.direction == "max" else 1
+    means = {row: cells[row, spec.sort].mean for row in rows}
+    return tuple(sorted(rows, key=lambda row: math.inf if means[row] is None else sign * means[row]))
 
 
 def _command(name: str, overrides: Sequence[str]) -> str:

@@ -41,7 +41,8 @@ class Line:
 class Spec:
     """A table yaml, checked. `published[row, column]` are the paper's values in the shown unit; `margin`: a difference of no consequence.
 
-    `cells[row, column]` are overrides of one cell alone, after those of its column and row.
+    `cells[row, column]` are overrides of one cell alone, after those of its column and row. `sort`: the column by whose means the rows are
+    put in order, the best first.
     """
 
     name: str
@@ -58,6 +59,7 @@ class Spec:
     baseline: str | None
     published: Mapping[tuple[str, str], Paper]
     notes: tuple[str, ...]
+    sort: str | None = None
 
     def key(self, row: Line, column: Line) -> str:
         """The metric's key in result.json: `{row}` and `{column}` stand for the words of the cell's row and column."""
@@ -82,7 +84,15 @@ class Spec:
             teachers = {teacher_row(self.overrides(row, column)) for row in chosen["rows"] for column in chosen["columns"]}
             chosen["rows"] = tuple(line for line in self.rows if line in chosen["rows"] or line.label in teachers)
         baseline = self.baseline if any(line.label == self.baseline for line in chosen["rows"]) else None
-        return dataclasses.replace(self, **chosen, baseline=baseline)
+        sort = self.sort if any(line.label == self.sort for line in chosen["columns"]) else None
+        return dataclasses.replace(self, **chosen, baseline=baseline, sort=sort)
+
+    def sorted_by(self, column: str | None) -> "Spec":
+        """The table in the order of that column; None leaves its own."""
+        labels = [line.label for line in self.columns]
+        if column is not None and column not in labels:
+            raise ConfigError(f"sort: table {self.name} has no column {column!r}; {nearest(column, labels)}")
+        return self if column is None else dataclasses.replace(self, sort=column)
 
     def permitting(self, words: Sequence[str]) -> "Spec":
         """The table with code or configs of somebody else (FOREIGN), as the command line permits them, before every cell."""
@@ -123,7 +133,7 @@ def read_spec(table: str) -> Spec:
 KEYS = {
     "title": str, "paper": dict, "metric": dict, "common": list[str], "rows": dict, "columns": dict, "cells": dict,
     "seeds": list[int],
-    "baseline": str | None, "published": dict, "notes": list[str],
+    "baseline": str | None, "published": dict, "notes": list[str], "sort": str,
 }  # fmt: skip
 
 PAPER = {"arxiv": str | None, "table": str, "runs": int, "source": str, "mark": get_type_hints(Paper)["mark"]}
@@ -156,6 +166,8 @@ def _spec(name: str, tree: Any) -> Spec:
         raise ConfigError("metric.margin must be above 0, paper.runs at least 1")
     if baseline is not None and baseline not in labels["rows"]:
         raise ConfigError(f"baseline: there is no row {baseline!r}; {nearest(baseline, labels['rows'])}")
+    if tree.get("sort") not in (None, *labels["columns"]):
+        raise ConfigError(f"sort: there is no column {tree['sort']!r}; {nearest(tree['sort'], labels['columns'])}")
     own = {}
     for row, column, overrides in _cells(tree, "cells", labels):
         if not conforms(overrides, list[str]):
@@ -171,7 +183,7 @@ def _spec(name: str, tree: Any) -> Spec:
     every = _overrides(tree.get("common", ()), "common")
     return Spec(
         name, tree["title"], about, paper.get("runs", 1), table_metric, margin, every, rows, columns, own,
-        seeds, baseline, published, tuple(tree.get("notes", ())),
+        seeds, baseline, published, tuple(tree.get("notes", ())), tree.get("sort"),
     )  # fmt: skip
 
 

@@ -214,6 +214,7 @@ def test_one_network_a_seed_fills_the_rows_of_both_lens_depth_tables(tmp_path: P
     [
         ({"rwos": {}}, "the table: unknown key 'rwos'; nearest: rows"),
         ({"baseline": "plane"}, "there is no row 'plane'; nearest: plain"),
+        ({"sort": "noise"}, "sort: there is no column 'noise'; nearest: noise "),
         ({"published": {"plian": {}}}, "published: unknown row 'plian'; nearest: plain"),
         ({"published": {"plain": {"noise .2": 1}}}, "published.plain: unknown column 'noise .2'; nearest: noise "),
         ({"published": {"plain": {"noise .1": {"value": 1, "mark": "seen"}}}}, "mark=seen: must be one of code, page"),
@@ -245,6 +246,7 @@ def test_a_mistake_in_a_table_is_one_line(changes: dict, message: str, tmp_path:
         (["table=smoke", "format=pdf"], "format=pdf: must be one of text, md, csv, latex, html"),
         (["table=smoke", "trainer.max_epochs=3"], "overrides=[trainer.max_epochs=3] applies it to every cell"),
         (["table=smoke", "seeds=[0,a]"], "seeds=[0,a]: must be different whole numbers"),
+        (["table=smoke", "sort=digit"], "sort: table smoke has no column 'digit'"),
         (["table=smoke", "rows=[rekt]"], "table smoke has no 'rekt'; nearest: rect"),
         (["table=smoke", "overrides=[seed=3]"], "'seed=3' is no override of a cell"),
         (["table=smoke", "overrides=[trainer.max_epoch=3]"], "unknown key trainer.max_epoch; nearest: trainer.max_epochs"),
@@ -255,7 +257,7 @@ def test_a_mistake_in_a_table_is_one_line(changes: dict, message: str, tmp_path:
         (["table=[smoke,ltpa]", "table.lpta.seeds=[0]"], "table.lpta.seeds=[0]: there is no 'lpta' among the tables; nearest: ltpa"),
         (
             ["table=[smoke,ltpa]", "table.ltpa.format=md"],
-            "table.ltpa.format=md: of a table alone there are overrides, rows, columns, seeds",
+            "table.ltpa.format=md: of a table alone there are overrides, rows, columns, seeds, sort",
         ),
         (["table=[smoke,ltpa]", "out=a.png"], "format=plot: is of one table"),
     ],
@@ -327,6 +329,26 @@ def test_states_and_statistics(moons: Any) -> None:
     assert {run.status for run in table.cells["low lr", "noise .3"].runs} == {"missing"}
     jobs = todo(table, cells)
     assert [job.run.status for job in jobs] == ["broken", "missing", "interrupted", "missing", "failed", "missing"]
+
+
+def test_rows_in_the_order_of_a_column(tmp_path: Path) -> None:
+    rows = {name: [f"optimizer.lr={lr}"] for name, lr in {"none there": 0.01, "worse": 0.02, "better": 0.03}.items()}
+    tree = {"rows": {"plain": [], **rows}, "published": {}}
+    spec, outputs = read_spec(written(tmp_path, **tree)), tmp_path / "outputs"
+    for row, accuracy in (("plain", 0.8), ("worse", 0.7), ("better", 0.9)):
+        line = next(line for line in spec.rows if line.label == row)
+        put(outputs, plans_of([spec.overrides(line, spec.columns[0])], spec.seeds)[0][0], accuracy)
+    as_written, *_ = fill(spec, outputs=outputs)
+    assert as_written.rows == ("plain", "none there", "worse", "better")
+    best_first = ("better", "plain", "worse", "none there")  # an error: the lowest is the best
+    assert fill(spec.sorted_by("noise .1"), outputs=outputs)[0].rows == best_first
+    itself = read_spec(written(tmp_path, **tree, sort="noise .1"))
+    table, *_ = fill(itself, outputs=outputs)
+    assert table.rows == best_first and table.cells == as_written.cells
+    more = [{**TREE["metric"], "complement": False, "direction": "max"}, {**TREE["metric"], "direction": "max"}]
+    for metric, order in zip(more, (best_first, ("worse", "plain", "better", "none there"))):
+        assert fill(read_spec(written(tmp_path, **tree, metric=metric, sort="noise .1")), outputs=outputs)[0].rows == order
+    assert itself.only(None, ["noise .3"]).sort is None
 
 
 def test_a_run_at_work_is_running(moons: Any) -> None:

@@ -34,17 +34,20 @@ def t_quantile(degrees: float) -> float:
 
 
 def t_interval(values: Sequence[float], *, within: tuple[float, float] = (-math.inf, math.inf)) -> tuple[float, float] | None:
-    """The LEVEL interval of the mean under Student's t, or None of fewer than two values; its ends are kept `within` what can be."""
-    if len(values) < 2:
+    """The LEVEL interval of the mean under Student's t; its ends are kept `within` what can be.
+
+    None of fewer than two values, and of equal ones: a number of parameters has no interval, and equal accuracies tell nothing of theirs.
+    """
+    if not (spread := sample_sd(values)):
         return None
-    middle, half = mean(values), t_quantile(len(values) - 1) * sample_sd(values) / math.sqrt(len(values))
+    middle, half = mean(values), t_quantile(len(values) - 1) * spread / math.sqrt(len(values))
     return max(within[0], middle - half), min(within[1], middle + half)
 
 
 def paired_test(ours: Mapping[int, float], baseline: Mapping[int, float]) -> Paired | None:
     """Ours minus the baseline over the seeds that both have: Student's paired test, two-sided. None without a shared seed.
 
-    p is None where it is not defined: one shared seed, or no difference at all in any.
+    p is None where it is not defined: one shared seed, or the same difference in all.
     """
     from scipy.special import stdtr
 
@@ -52,11 +55,7 @@ def paired_test(ours: Mapping[int, float], baseline: Mapping[int, float]) -> Pai
     if not differences:
         return None
     n, middle, spread = len(differences), mean(differences), sample_sd(differences)
-    p = None
-    if spread:
-        p = float(2 * stdtr(n - 1, -abs(middle) / (spread / math.sqrt(n))))
-    elif spread == 0 and middle:
-        p = 0.0
+    p = float(2 * stdtr(n - 1, -abs(middle) / (spread / math.sqrt(n)))) if spread else None
     return Paired(n, middle, t_interval(differences), p)
 
 

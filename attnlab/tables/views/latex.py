@@ -83,13 +83,14 @@ def _best(table: Table, column: str) -> set[str]:
     means = {row: cell.mean for row in table.rows if (cell := table.cells[row, column]).mean is not None}
     if len(means) < 2:
         return set()
-    shown = {row: float(number(mean, table.metric.digits)) for row, mean in means.items()}
-    top = max(shown.values()) if table.metric.direction == "max" else min(shown.values())
+    metric = table.metric_of(column)
+    shown = {row: round(mean, metric.digits) for row, mean in means.items()}
+    top = max(shown.values()) if metric.direction == "max" else min(shown.values())
     return {row for row, value in shown.items() if value == top}
 
 
 def _details(cell: Cell, table: Table, wanted: Sequence[str]) -> str:
-    digits, found = table.metric.digits, []
+    digits, found = table.metric_of(cell.column).digits, []
     if "interval" in wanted and cell.interval:
         found.append(f"{number(cell.interval[0], digits)} to {number(cell.interval[1], digits)}")
     if "p" in wanted and cell.paired and cell.paired.p is not None:

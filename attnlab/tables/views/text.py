@@ -18,10 +18,10 @@ HOLD = "\u00a0"  # a blank at which textwrap breaks no line
 
 
 def number(value: float | None, digits: int, *, sign: bool = False) -> str:
-    """`4.72`, `+0.03`, or a dash for None; a rounded zero has no minus."""
+    """`4.72`, `+0.03`, `701,178`, or a dash for None; a rounded zero has no minus."""
     if value is None:
         return "-"
-    text = f"{value:{'+' if sign else ''}.{digits}f}"
+    text = f"{value:{'+' if sign else ''}{'' if digits else ','}.{digits}f}"
     return text.replace("-", "+" if sign else "") if re.fullmatch(r"-0(\.0+)?", text) else text
 
 

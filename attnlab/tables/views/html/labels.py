@@ -30,7 +30,7 @@ def number(value: float | None, digits: int, *, sign: bool = False) -> str:
     """With a real minus; a dash where there is none. A difference that rounds to zero has no sign."""
     if value is None:
         return "–"
-    text = f"{value:+.{digits}f}" if sign else f"{value:.{digits}f}"
+    text = f"{value:{'+' if sign else ''}{'' if digits else ','}.{digits}f}"
     if not any(digit in text for digit in "123456789"):
         text = text.lstrip("+-")
     return text.replace("-", "−")

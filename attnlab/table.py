@@ -1,4 +1,4 @@
-"""python -m attnlab.table table=NAME|[A,B,C] [action=show|plan|run] [format=text|md|csv|latex|html|plot] [key=value ...]
+"""python -m attnlab.table table=NAME|[A,B,C] [action=show|plan|run] [format=text|md|csv|latex|html|plot|forest] [key=value ...]
 
 Shows a paper's table beside what was measured here, lists the runs that are missing, or runs them.
 
@@ -7,8 +7,9 @@ Shows a paper's table beside what was measured here, lists the runs that are mis
   action=show              what is there (the default)
   action=plan              what is missing, with commands and an estimate of the time from recorded runs
   action=run               run what is missing, then show; repeat it to go on after a stop
-  format=text              text, md, csv (full precision), latex, html or plot; else by the ending of out
+  format=text              text, md, csv (full precision), latex, html, plot or forest; else by the ending of out
   format=plot out=FILE.png the first column against each of the others, a point a row (also .pdf, .svg)
+  format=forest out=FILE.png   every row's difference to the baseline, with its 95% interval
   details=[interval,p]     with format=latex: the 95% interval and the p of the paired difference, in a small line beneath each row
   out=FILE                 write there and not to standard output
   overrides=[a=b,c=d]      applied to every cell: another table, labelled as such
@@ -42,7 +43,8 @@ ACTIONS = ("show", "plan", "run")
 ENDINGS = {".txt": "text", ".md": "md", ".csv": "csv", ".tex": "latex", ".html": "html"}
 ENDINGS |= dict.fromkeys((".png", ".pdf", ".svg"), "plot")
 DETAILS = ("interval", "p")
-FORMATS = tuple(dict.fromkeys(ENDINGS.values()))
+PICTURES = ("plot", "forest")
+FORMATS = tuple(dict.fromkeys((*ENDINGS.values(), *PICTURES)))
 KEYS = (
     "table",
     "action",
@@ -107,8 +109,8 @@ def read_request(words: Sequence[str]) -> Request:
         raise ConfigError(f"out={out}: its ending says no format; use one of {', '.join(ENDINGS)}, or add format={'|'.join(FORMATS)}")
     ending = ENDINGS.get(out.suffix, "text") if out else "text"
     action, style = given.get("action", "show"), given.get("format", ending)
-    if style == "plot" and not (out and ENDINGS.get(out.suffix) == "plot"):
-        raise ConfigError("format=plot: needs out=FILE.png (or .pdf, .svg)")
+    if style in PICTURES and not (out and ENDINGS.get(out.suffix) == "plot"):
+        raise ConfigError(f"format={style}: needs out=FILE.png (or .pdf, .svg)")
     wandb = given.get("wandb", "false")
     for key, value, known in (("action", action, ACTIONS), ("format", style, FORMATS), ("wandb", wandb, ("true", "false"))):
         if value not in known:
@@ -209,8 +211,8 @@ def main(words: Sequence[str]) -> int:
     requests = [read_request(part) for part in parts]
     for request in requests:
         _check_overrides(request)
-        if request.format == "plot" and len(requests) > 1:
-            raise ConfigError("format=plot: is of one table; html, md, csv, latex and text take several")
+        if request.format in PICTURES and len(requests) > 1:
+            raise ConfigError(f"format={request.format}: is of one table; html, md, csv, latex and text take several")
     specs = [read_spec(one.table).only(one.rows, one.columns).sorted_by(one.sort).permitting(one.permissions) for one in requests]
     tables, plans, records, failed = [], [], None, 0
     for request, part, spec in zip(requests, parts, specs, strict=True):
@@ -247,10 +249,12 @@ def _check_overrides(request: Request) -> None:
 
 def _show(tables: "Sequence[Table]", request: Request, records: "Records", command: str) -> None:
     """command: that shows them all again."""
-    if request.format == "plot":
+    if request.format in PICTURES:
+        from attnlab.figures.forest import forest
         from attnlab.figures.tradeoff import tradeoff
 
-        print(tradeoff(tables[0], path=request.out), flush=True)
+        draw = {"plot": tradeoff, "forest": forest}[request.format]
+        print(draw(tables[0], path=request.out), flush=True)
         return
     if request.format == "html":
         path = request.out or request.outputs / "tables" / f"{tables[0].name if len(tables) == 1 else 'results'}.html"

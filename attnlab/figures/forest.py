@@ -18,7 +18,7 @@ STEP = 0.17  # inches between rows
 
 
 def forest(table: Table, *, path: Path) -> Path:
-    """One panel a column in which differences have an interval; rows as the table has them (`sort=COLUMN`), less those without a difference.
+    """One panel a column in which differences have an interval; rows as the table has them (`sort`), less those without a difference.
 
     Blue: better than the baseline beyond the interval; red: worse; grey: undecided. The intervals are not corrected for the number of rows;
     an arrow ends one that goes on beyond the axis.

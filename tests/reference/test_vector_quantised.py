@@ -19,6 +19,7 @@ def started(**options) -> tuple[CodeOccurrenceHead, torch.Tensor, torch.Tensor]:
     """A head in fp64 whose codes are all in use, and two inputs."""
     head = head_of(**options).double()
     head.usage.copy_(torch.tensor([0.5, 1.0, 1.5, 2.0]))
+    head.dictionary.mul_(torch.tensor([0.3, 0.6, 1.0, 2.0])[:, None])  # codes of unlike lengths
     return head, torch.zeros(2, 6).double(), torch.randn(2, 6, 3, 2).double()
 
 
@@ -61,6 +62,10 @@ def test_the_gradient_of_the_logits_passes_the_codes() -> None:
     (expected,) = torch.autograd.grad(head.classify(z_of(head, x).mean((1, 2)))[0, 0], head.embed.weight)
     assert found.abs().max() > 1e-3
     close(found, expected)
+
+
+def test_the_scale_of_the_features_is_not_learned() -> None:
+    assert {name for name, _ in head_of().named_parameters()} == {"embed.weight", "classify.weight", "classify.bias"}
 
 
 def test_the_gradient_of_the_penalty_pulls_features_to_their_codes() -> None:

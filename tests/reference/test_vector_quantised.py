@@ -122,7 +122,7 @@ def test_a_trunk_below_it_learns() -> None:
         optimizer.zero_grad()
         (loss + head.penalty).backward()
         optimizer.step()
-    assert loss < 0.3 * math.log(3)
+    assert loss < 0.6 * math.log(3)
     assert head.statistics["perplexity"] > 1.7  # three codes of the lit place and one of the others, in fair shares, are 1.9
 
 

@@ -143,7 +143,7 @@ RANGES: dict[str, dict[str, dict[str, str]]] = {
     "attnlab.explainers.surrogate": {"SuperpixelSurrogate": {"num_samples": "n >= 2", "num_segments": "n >= 2"}},
     "attnlab.heads.gated_attention": {"GatedAttentionPool": {"hidden": "n >= 1"}},
     "attnlab.heads.vector_quantised": {
-        "VectorQuantisedHead": {"codes": "n >= 1", "code_dim": "n >= 1", "commitment": "[0, inf)", "temperature": "(0, inf)"}
+        "CodeOccurrenceHead": {"codes": "n >= 1", "code_dim": "n >= 1", "commitment": "[0, inf)", "decay": "[0, 1)", "restart": "[0, 1)"}
     },
     "attnlab.heads.weighted_region": {
         "WeightedRegions": {"grid": "n >= 1", "hidden": "n >= 1"} | {name: "[0, inf)" for name in ("regions", "rank", "error")}
@@ -176,7 +176,7 @@ RANGES: dict[str, dict[str, dict[str, str]]] = {
     },
 }
 VECTORS = {"LearnToPayAttention", "FinalBatchNorm", "MultiOrderHead", "PrototypeHead", "CosineHead", "SSAL", "ProbabilityGuidedMaxout"}
-VECTORS |= {"VectorQuantisedHead", "WeightedRegions"}
+VECTORS |= {"CodeOccurrenceHead", "WeightedRegions"}
 
 
 def given(cls: type) -> dict[str, object]:
@@ -184,7 +184,7 @@ def given(cls: type) -> dict[str, object]:
     hosts = {"ProbabilityGuidedMaxout": nn.Linear(6, 3), "CrossConnectedStage": nn.Sequential(nn.Conv2d(8, 8, 1), nn.Conv2d(8, 8, 1))}
     host = hosts.get(cls.__name__, nn.Conv2d(8, 2, 3))
     offers = {"shape": (6,) if cls.__name__ in VECTORS else (8, 8, 8), "num_classes": 3, "dim": 6, "host": host}
-    offers |= {"read_shapes": [(6, 8, 8)] * (1 if cls.__name__ in ("VectorQuantisedHead", "WeightedRegions") else 2)}
+    offers |= {"read_shapes": [(6, 8, 8)] * (1 if cls.__name__ in ("CodeOccurrenceHead", "WeightedRegions") else 2)}
     offers |= {"mean": [0.5] * 8, "std": [0.2] * 8, "train_size": 4, "train_images": list, "make_peer": lambda: nn.Linear(6, 3)}
     offers |= {"num_samples": 9, "num_segments": 4, "superpixels": "grid", "seed": 0} if cls.__name__ == "SuperpixelSurrogate" else {}
     takes = inspect.signature(cls).parameters

@@ -56,10 +56,10 @@ def keep_freed_memory() -> None:
 
     By itself it gives blocks over 32 MiB and the end of its heap back to the kernel at every step, which clears each page before it
     hands it out again. Here blocks up to 256 MiB come from the heap, and up to 1 GiB of its end stays. Numbers are the same to the bit.
-    A MALLOC_TRIM_THRESHOLD_ of the user's stands.
+    What MALLOC_TRIM_THRESHOLD_ says is overruled: Dask sets it for its workers, to 64 KiB.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
-    if mallopt is None or "MALLOC_TRIM_THRESHOLD_" in os.environ:
+    if mallopt is None:
         return
     trim_threshold, mmap_threshold = -1, -3  # malloc.h
     mallopt(trim_threshold, 1 << 30)

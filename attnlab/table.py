@@ -122,8 +122,8 @@ def read_request(words: Sequence[str]) -> Request:
         raise ConfigError(f"details={','.join(details)}: goes with format=latex; the other formats show them anyway")
     return Request(
         given["table"], action, style, out, tuple(split_list(given.get("overrides", ""))),
-        tuple(split_list(given["rows"])) if "rows" in given else None,
-        tuple(split_list(given["columns"])) if "columns" in given else None,
+        labels(given["rows"]) if "rows" in given else None,
+        labels(given["columns"]) if "columns" in given else None,
         read_seeds(given["seeds"]) if "seeds" in given else None, Path(given.get("paths.outputs", "outputs")),
         tuple(launcher), wandb == "true", tuple(permissions), details, given.get("sort"),
     )  # fmt: skip
@@ -175,6 +175,12 @@ def split_list(text: str) -> list[str]:
     if depth or quote:
         raise ConfigError(f"{text}: a bracket or a quote is left open")
     return [part.strip() for part in parts if part.strip()]
+
+
+def labels(text: str) -> tuple[str, ...]:
+    """`[a,"b, c"]` -> `a`, `b, c`: a label with a comma stands in quotes."""
+    parts = split_list(text)
+    return tuple(part[1:-1] if len(part) > 1 and part[0] == part[-1] and part[0] in "'\"" else part for part in parts)
 
 
 def read_seeds(text: str) -> tuple[int, ...]:

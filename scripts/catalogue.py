@@ -109,7 +109,8 @@ class Costs:
         if "step" in self.names:
             network = f"ResNet-18 of width {costs['width']} on {costs['batch_size']} images"
             text += f".\n*Step*: what it adds to a training step of a {network}, in {costs['by']} ({machine['device']})"
-        return f"{text}:\n`{self.stored['command']}`.\n"
+        helps = "Whether it helps, under one recipe on two small sets of images: [results.md](results.md)."
+        return f"{text}:\n`{self.stored['command']}`.\n{helps}\n"
 
 
 @dataclass(frozen=True)

@@ -278,6 +278,7 @@ def test_lists_on_the_command_line() -> None:
     assert command.split_list("[a=b,c=[d,e],'f=g,h']") == ["a=b", "c=[d,e]", "'f=g,h'"]
     assert command.split_list("") == [] and command.read_seeds("range(3)") == command.read_seeds("[0,1,2]") == (0, 1, 2)
     assert command.read_request(["table=x", "out=a/b.tex"]).format == "latex"
+    assert command.read_request(["table=x", """columns=[accuracy,"ECE, %",'a, b']"""]).columns == ("accuracy", "ECE, %", "a, b")
 
 
 def test_the_words_of_each_of_several_tables() -> None:

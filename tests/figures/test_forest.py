@@ -9,8 +9,8 @@ from attnlab.config.targets import ConfigError
 from attnlab.figures import forest as drawing
 from attnlab.figures.forest import forest
 from attnlab.figures.style import BLUE, QUIET, VERMILION
-from attnlab.table import read_request
 from attnlab.tables.model import Cell, Metric, Paired, Table
+from attnlab.tables.request import read_request
 
 METRICS = {"accuracy": Metric("test/acc", "accuracy, %", "max"), "NLL": Metric("test/nll", "NLL", "min", 1)}
 DIFFERENCES = {  # of the accuracy and the NLL: low, mean, high

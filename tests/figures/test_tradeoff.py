@@ -7,8 +7,8 @@ import pytest
 from attnlab.config.targets import ConfigError
 from attnlab.figures import tradeoff as drawing
 from attnlab.figures.tradeoff import tradeoff
-from attnlab.table import read_request
 from attnlab.tables.model import Cell, Metric, Table
+from attnlab.tables.request import read_request
 
 METRIC = Metric("test/acc", "accuracy, %", "max")
 COST = {"parameters": Metric("cost/parameters", "parameters", "min", 1), "latency": Metric("cost/latency_ms", "ms", "min", 1)}

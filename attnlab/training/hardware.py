@@ -63,7 +63,8 @@ def keep_freed_memory() -> None:
         return
     trim_threshold, mmap_threshold = -1, -3  # malloc.h
     mallopt(trim_threshold, 1 << 30)
-    any(mallopt(mmap_threshold, size << 20) for size in (256, 32))  # older ones refuse more than 32 MiB
+    if not mallopt(mmap_threshold, 256 << 20):
+        mallopt(mmap_threshold, 32 << 20)  # the most that older ones take
 
 
 def describe_device(device: torch.device) -> str:

@@ -24,9 +24,9 @@ class CodeOccurrenceHead(nn.Module):
     Our reading of the explainable feature embedding of Uehara et al. (ICPR 2020), known from its abstract. Established: a dictionary of
     features by vector quantisation inside a CNN, a diagnosis from occurrence times importance. Ours: the rest. Straight through, the
     commitment of .25 and the averages are those of VQ-VAE (arXiv 1711.00937, appendix A.1; without Laplace smoothing), the restart that of
-    Jukebox (arXiv 2005.00341). Importance is linear in the code, and z of fixed scale, for a reason: with a free importance_kj and soft
-    counts for its gradient, logits hardly varied, commitment prevailed, the codes came to depend on the position alone, and accuracy
-    stayed at chance. The paper's decoder, which draws the codes, is not here.
+    Jukebox (arXiv 2005.00341). Importance is linear in the code, and z of fixed scale, because an earlier reading, a free importance_kj
+    with soft counts for its gradient, stayed at chance: its logits hardly varied over a batch, and soon not at all. The paper's decoder,
+    which draws the codes, is not here.
 
     shape: (D',), not used: the map is what is classified; read_shapes: [(C, H, W)]. codes: J. code_dim: D. decay: in [0, 1). restart: in
     [0, 1), in units of a fair share of the positions; 0: the first batch alone makes codes. `.dictionary` (J, D) and `.usage` (J,) are

@@ -149,20 +149,22 @@ def test_figures_and_finished_records_travel(day, tmp_path: Path, monkeypatch: p
     day.bring.unpack(tmp_path / "nothing", there)
 
 
-def test_nothing_is_unpacked_outside(day, tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["../away/result.json", "/away/result.json", "runs/a/result.json"])
+def test_nothing_is_unpacked_outside(day, name: str, tmp_path: Path) -> None:
     bag, out = tmp_path / "bag", tmp_path / "out"
     bag.mkdir()
     out.mkdir()
     (bag / "figures.json").write_text("{}")
     with tarfile.open(bag / "records.tar.gz.0", "w:gz") as archive:
-        for name in ("../away/result.json",):
-            member = tarfile.TarInfo(name)
-            content = b'{"status": "finished"}'
-            member.size = len(content)
-            archive.addfile(member, io.BytesIO(content))
-    with pytest.raises(tarfile.FilterError):
+        member = tarfile.TarInfo(name)
+        content = b'{"status": "finished"}'
+        if name.startswith("runs"):  # a link to elsewhere
+            member.type, member.linkname, content = tarfile.SYMTYPE, "/etc/hostname", b""
+        member.size = len(content)
+        archive.addfile(member, io.BytesIO(content))
+    with pytest.raises(tarfile.ReadError, match="would lie outside"):
         day.bring.unpack(bag, out)
-    assert not (tmp_path / "away").exists()
+    assert not (tmp_path / "away").exists() and not list(out.rglob("*"))
 
 
 def test_what_is_missing_is_said(day, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.utilities.exceptions import SIGTERMException
 from torch import Tensor, nn
 
 from attnlab.config.targets import ConfigError
@@ -234,7 +235,7 @@ class Learner(pl.LightningModule):
             if in_step:
                 self.after_step(totals.steps)
             if alone and trainer.received_sigterm:
-                return  # Lightning sees it next
+                raise SIGTERMException  # to return would let Lightning take an epoch's last chunk, and so the epoch, for whole
 
     def after_step(self, step: int) -> None:
         """Callbacks of the `step`-th step. What is true of `step` is true of them: nothing may read the device."""

@@ -1,4 +1,4 @@
-"""SIGKILL at any moment, the same command again: on the CPU the end is bit for bit that of a run never stopped."""
+"""SIGKILL or SIGTERM at any moment, the same command again: on the CPU the end is bit for bit that of a run never stopped."""
 
 import json
 import logging
@@ -43,12 +43,13 @@ STEPS = 6  # of 16 images in an epoch of 102
 
 
 def live(folder: Path, deaths: list, overrides: list[str] = HARD) -> dict:
-    """Every life of the run is a fork: killed at a step, or when a checkpoint is written and not yet renamed; the last one ends."""
+    """Every life of the run is a fork: killed or told to end at a step, or when a checkpoint is written and not yet renamed; the last one
+    ends."""
     plan = compose([*overrides, f"paths.outputs={folder}"])
     for kind, when in [*deaths, (None, None)]:
         life = Forked(lambda kind=kind, when=when: killed_train(plan, kind, when))
         said = life.communicate(400)[1]
-        assert life.returncode == (0 if kind is None else -signal.SIGKILL), (kind, when, said[-3000:])
+        assert life.returncode == {None: 0, "term": 1}.get(kind, -signal.SIGKILL), (kind, when, said[-3000:])
     (result,) = folder.glob("runs/*/result.json")
     return {
         "result": json.loads(result.read_text()),
@@ -63,6 +64,8 @@ def killed_train(plan: Plan, kind: str | None, when: int | None) -> None:
     def stepping(self: Learner, batch: Batch, totals: EpochSums, **options: object) -> object:
         if kind == "step" and totals.steps == when:
             os.kill(os.getpid(), signal.SIGKILL)
+        if kind == "term" and totals.steps == when:
+            os.kill(os.getpid(), signal.SIGTERM)
         return step(self, batch, totals, **options)
 
     def replacing(source: Path, target: Path) -> None:
@@ -93,7 +96,7 @@ def test_killed_runs_end_as_the_run_that_was_not(tmp_path: Path) -> None:
     whole = live(tmp_path / "whole", [])
     generator = torch.Generator().manual_seed(2026)
     middle = int(torch.randint(STEPS + 1, 3 * STEPS - 1, (), generator=generator))
-    deaths = [("step", 2), ("step", middle), ("save", 0), ("step", 4 * STEPS - 1)]
+    deaths = [("step", 2), ("step", middle), ("term", 3 * STEPS - 4), ("save", 0), ("step", 4 * STEPS - 1)]
     torn = live(tmp_path / "torn", deaths)
 
     assert torn["result"]["metrics"] == whole["result"]["metrics"]

@@ -7,6 +7,7 @@ python scripts/bench.py scale                                                   
 python scripts/bench.py explain                                                      deletion and insertion, IG, SmoothGrad
 python scripts/bench.py costs --device cpu --json docs/costs.json                    what the catalogue says of costs
 python scripts/bench.py freed-memory                                                 what a CPU gains by keeping it
+python scripts/bench.py small-job                                                    a whole job beside plain Lightning's
 python scripts/bench.py step-tax --quick                                             fewer rounds, a first look
 
 Each subcommand prints a short table last. `--data FOLDER` is a Parquet folder of real 32x32 images (CIFAR-10) for `data`; without it
@@ -24,7 +25,7 @@ from benches.common import Options, machine, show
 
 NAMES = (
     "step-tax", "train", "components", "data", "ood", "startup", "compile", "packing", "members", "limits", "scale", "explain", "costs",
-    "freed-memory",
+    "freed-memory", "small-job",
 )  # fmt: skip
 
 

@@ -75,6 +75,8 @@ def fermat_matrix(points_ND: Tensor, *, alpha: float) -> Tensor:
     zeros, N = int((inner_NN == 0).sum()), len(inner_NN)
     if not inner_NN.isfinite().all() or (zeros > N and zeros > (torch.cdist(points_ND, points_ND, p=math.inf) == 0).sum()):
         raise ValueError(f"distances to the power {alpha:g} leave fp64: divide the points by a scale, lens depth stays the same")
+    if alpha == 1:
+        return inner_NN  # no path is shorter than the straight line
     if fast(inner_NN.device):
         panel_NK, row_KN = inner_NN.new_empty(N, PIVOTS), inner_NN.new_empty(PIVOTS, N)
         for first in range(0, N, PIVOTS):
@@ -101,6 +103,8 @@ def fermat_to(inner_NN: Tensor, points_ND: Tensor, queries_PD: Tensor, *, alpha:
         raise ValueError(f"inner must be (N, N), points (N, D) and queries (P, D), got {shapes}")
     inner_NN = inner_NN.double().contiguous()
     hop_PN = _hops(queries_PD, points_ND, alpha)
+    if alpha == 1:
+        return hop_PN
     if not fast(hop_PN.device):
         block = max(1, (2**17 if hop_PN.device.type == "cpu" else 2**24) // N)  # values of a block: a CPU's cache, a GPU's throughput
         return torch.cat([_reach(inner_NN, hop_BN) for hop_BN in hop_PN.split(block)])

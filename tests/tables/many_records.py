@@ -1,6 +1,6 @@
 """Records as attnlab.train leaves them, as many as wanted, and the table that they fill: for tests of scale, and to measure with.
 
-`python -m tests.many_records FOLDER 1000` writes FOLDER/table.yaml and FOLDER/outputs/runs/...
+`python -m tests.tables.many_records FOLDER 1000` writes FOLDER/table.yaml and FOLDER/outputs/runs/...
 """
 
 import json

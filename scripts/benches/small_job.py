@@ -1,5 +1,6 @@
 """A small job from the command to its end, beside the same job written in plain Lightning and as a Hydra application around it."""
 
+import itertools
 import os
 import resource
 import statistics
@@ -14,7 +15,8 @@ from benches.common import Options, Table
 
 TITLE = "A small job, from the command to its end: cnn3 on digits, 2 epochs, one thread (medians, in turns)"
 ROOT = Path(__file__).resolve().parents[2]
-OURS = ["-m", "attnlab.train", "model=cnn3", "trainer.max_epochs=2", "trainer.threads=1", "trainer.precision=32", "optimizer.lr=0.05", "force=true"]
+OURS = ["-m", "attnlab.train", "model=cnn3", "force=true", "optimizer.lr=0.05"]
+OURS += ["trainer.accelerator=cpu", "trainer.max_epochs=2", "trainer.threads=1", "trainer.precision=32"]
 SAME_WORK = ["ood=none", "evaluator=none", "logger=csv"]
 
 
@@ -40,7 +42,7 @@ def plain_lightning(folder: str, *, lr: float = 0.05, epochs: int = 2) -> None:
             sizes = [1, 64, 128, 128]  # cnn3
             blocks = [
                 nn.Sequential(nn.Conv2d(a, b, 3, padding=1), nn.BatchNorm2d(b), nn.MaxPool2d(2), nn.ReLU())
-                for a, b in zip(sizes, sizes[1:])
+                for a, b in itertools.pairwise(sizes)
             ]
             self.network = nn.Sequential(*blocks, nn.Flatten(), nn.Linear(512, 25), nn.Linear(25, 10))
             self.accuracy = torchmetrics.Accuracy(task="multiclass", num_classes=10)
@@ -82,7 +84,8 @@ def hydra_application(folder: str) -> None:
 
 def cost(words: list[str]) -> tuple[float, float]:
     """Seconds on the clock and seconds of the processor of one command."""
-    environment = {**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT / 'scripts'}", "OMP_NUM_THREADS": "1", "WANDB_MODE": "offline", "CUDA_VISIBLE_DEVICES": ""}
+    alike = {"OMP_NUM_THREADS": "1", "WANDB_MODE": "offline", "CUDA_VISIBLE_DEVICES": ""}
+    environment = {**os.environ, **alike, "PYTHONPATH": f"{ROOT}:{ROOT / 'scripts'}"}
     before, start = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
     done = subprocess.run([sys.executable, *words], cwd=ROOT, env=environment, capture_output=True, text=True)
     wall, after = time.perf_counter() - start, resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -93,7 +96,7 @@ def cost(words: list[str]) -> tuple[float, float]:
 
 def measure(options: Options) -> tuple[dict[str, Any], Table]:
     with tempfile.TemporaryDirectory(prefix="attnlab-bench-") as folder:
-        ours, rival = [*OURS, "trainer.accelerator=cpu", f"paths.outputs={folder}/outputs"], ["-m", "benches.small_job"]
+        ours, rival = [*OURS, f"paths.outputs={folder}/outputs"], ["-m", "benches.small_job"]
         jobs = {
             "attnlab, the same work": [*ours, *SAME_WORK],
             "plain Lightning": [*rival, "lightning", folder],

@@ -5,7 +5,7 @@ from functools import partial
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from torch import nn
 
@@ -15,6 +15,7 @@ from attnlab.regularizers.no_norm import NoNorm
 from attnlab.regularizers.weight_align import WeightAlign, aligned
 
 
+@example(seed=777, groups=4, kernel=1, scale=1.5611305355084362)
 @settings(deadline=None, max_examples=25)
 @given(seed=st.integers(0, 10**6), groups=st.sampled_from([1, 2, 4]), kernel=st.integers(1, 3), scale=st.floats(0.1, 10))
 def test_equals_the_loop_and_ignores_scale_and_shift(seed: int, groups: int, kernel: int, scale: float) -> None:
@@ -36,7 +37,9 @@ def test_equals_the_loop_and_ignores_scale_and_shift(seed: int, groups: int, ker
     assert torch.autograd.gradcheck(lambda weight: aligned(weight, module.gain, eps=1e-5), (host.weight,))
     moved = aligned(scale * host.weight + 3, module.gain, eps=0.0)
     torch.testing.assert_close(moved, aligned(host.weight, module.gain, eps=0.0))
-    torch.testing.assert_close(moved.mean((1, 2, 3)), torch.zeros(4, dtype=torch.float64), atol=1e-12, rtol=0)
+    whole = (scale * host.weight + 3).detach()  # a filter's rounding errors grow by its offset over its spread
+    lost = 1e-14 * (whole.abs().amax((1, 2, 3)) / whole.std((1, 2, 3)) * module.gain.abs()).max().item()
+    torch.testing.assert_close(moved.mean((1, 2, 3)), torch.zeros(4, dtype=torch.float64), atol=lost, rtol=0)
     torch.testing.assert_close(moved.var((1, 2, 3), correction=0), 2 / n * module.gain**2)
 
 

@@ -52,6 +52,14 @@ def pytest_collection() -> Iterator[None]:
         gc.enable()
 
 
+def pytest_collection_finish() -> None:
+    """The process's first backward pass, while there is no device but the CPU: once tracing (torch.compile, torch.export) has pretended a GPU,
+    it would start a thread for it, and nothing that a test forks could train."""
+    import torch
+
+    torch.ones((), requires_grad=True).backward()
+
+
 def seed_by(name: str) -> None:
     """The global generators, by a name: what a test draws is its own, whatever ran before it and in whichever worker."""
     import torch

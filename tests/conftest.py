@@ -53,8 +53,8 @@ def pytest_collection() -> Iterator[None]:
 
 
 def pytest_collection_finish() -> None:
-    """The process's first backward pass, while there is no device but the CPU: once tracing (torch.compile, torch.export) has pretended a GPU,
-    it would start a thread for it, and nothing that a test forks could train."""
+    """The process's first backward pass, while there is no device but the CPU: once tracing (torch.compile, torch.export) has pretended a
+    GPU, it would start a thread for it, and nothing that a test forks could train."""
     import torch
 
     torch.ones((), requires_grad=True).backward()

@@ -15,25 +15,28 @@ class BrokenRecord(ValueError):
 
 
 @contextlib.contextmanager
-def atomic_file(path: Path) -> Iterator[BinaryIO]:
+def atomic_file(path: Path, *, durable: bool = True) -> Iterator[BinaryIO]:
     """A file to write to, under a temporary name beside `path`; at the end flushed to the disk and renamed: a reader sees the old file or
-    the new one, never a part. Where writing fails, nothing is left."""
+    the new one, never a part. Where writing fails, nothing is left.
+
+    durable=False leaves flushing to the system, for what can be made again: after a power failure a part may be all there is."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with open(temporary, "wb") as file:
             yield file
-            file.flush()
-            os.fsync(file.fileno())
+            if durable:
+                file.flush()
+                os.fsync(file.fileno())
         os.replace(temporary, path)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
 
 
-def write_atomic(path: Path, content: str | bytes) -> Path:
+def write_atomic(path: Path, content: str | bytes, *, durable: bool = True) -> Path:
     """Write a whole file, see `atomic_file`."""
-    with atomic_file(path) as file:
+    with atomic_file(path, durable=durable) as file:
         file.write(content.encode() if isinstance(content, str) else content)
     return path
 

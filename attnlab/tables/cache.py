@@ -35,9 +35,10 @@ def read(path: Path) -> bytes | None:
 
 
 def write(path: Path, content: bytes) -> None:
-    """As well as can be: a home that is full or read-only costs time alone. The first file of a day removes the old ones."""
+    """As well as can be: a home that is full or read-only costs time alone, and so does a file cut short, which its reader notices.
+    The first file of a day removes the old ones."""
     with contextlib.suppress(OSError):
-        write_atomic(path, content)
+        write_atomic(path, content, durable=False)
         swept = path.parent / ".swept"
         if not swept.exists() or time.time() - swept.stat().st_mtime > 86400:
             swept.touch()

@@ -13,6 +13,7 @@ import torch
 
 from attnlab.callbacks.checkpoint import Checkpoint
 from attnlab.callbacks.halt import Halt
+from attnlab.callbacks.interruption import Interruption
 from attnlab.callbacks.progress import Progress
 from attnlab.config.compose import loosen, words_alone
 from attnlab.config.plan import Plan
@@ -49,7 +50,9 @@ def fit(learner: "Learner", data: ImageData, settings: Settings, *, plan: Plan, 
         os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str((Path(plan.full["paths"]["outputs"]) / ".compiled").absolute()))
         learner.compile_objective(mode=settings.compile_mode)
     images = min(len(loader) * data.batch_size * world, len(data.split("train")))
-    own: dict[str, Any] = {"progress": Progress(images_per_epoch=images)} if settings.progress else {}
+    own: dict[str, Any] = {"progress": Progress(images_per_epoch=images)} if settings.progress and rank == 0 else {}
+    if world > 1:
+        own["interruption"] = Interruption()
     if plan.full["halt"]:
         own["halt"] = Halt(**plan.full["halt"])
     learner.callbacks.add({**own, "checkpoint": Checkpoint(path, seconds=settings.checkpoint_seconds)})

@@ -54,6 +54,7 @@ def train(plan: Plan) -> float | None:
 
 def _worker(plan: Plan, record: Record) -> None:
     """A further process of trainer=ddp: trains along, and leaves the record to the first, who has looked at the checkpoint."""
+    log.setLevel(logging.WARNING)  # what there is to say, the first says
     path = record.checkpoint_path
     data, settings = make_data(plan), make_settings(plan)
     learner = make_learner(plan, data, settings, callbacks={"history": History()}, teacher=make_teacher(plan, data, settings))

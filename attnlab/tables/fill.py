@@ -13,15 +13,16 @@ from attnlab.tables import statistics
 from attnlab.tables.footnotes import footnotes
 from attnlab.tables.model import Cell, RunOfCell, Table, bounds
 from attnlab.tables.spec import SOURCES, Line, Spec, Wanted, departures, teacher_row
-from attnlab.tables.teachers import compose_table
+from attnlab.tables.teachers import compose_table, named_in
 
 ABOUT = ("parameters", "images_per_second", "seconds")  # of a record's own keys, those that a column may show
 
 
-def wanted(spec: Spec, overrides: Sequence[str], seeds: Sequence[int]) -> tuple[list[Wanted], str | None]:
+def wanted(spec: Spec, overrides: Sequence[str], seeds: Sequence[int], *, outputs: Path) -> tuple[list[Wanted], str | None]:
     """Every cell with its plans, and the variant's label: None where the overrides leave all addresses as they are."""
     cells = [(row, column) for row in spec.rows for column in spec.columns]
-    base = {(row.label, column.label): spec.overrides(row, column) for row, column in cells}
+    label, overrides = " ".join(overrides), named_in(overrides, outputs)
+    base = {(row.label, column.label): named_in(spec.overrides(row, column), outputs) for row, column in cells}
     plans = list(compose_table({place: [*words, *overrides] for place, words in base.items()}, seeds).values())
     if not overrides:
         return [Wanted(row, column, tuple(group), ()) for (row, column), group in zip(cells, plans, strict=True)], None
@@ -34,7 +35,7 @@ def wanted(spec: Spec, overrides: Sequence[str], seeds: Sequence[int]) -> tuple[
             departs = [key for key in departs if key != "teacher"]
         found.append(Wanted(row, column, tuple(group), tuple(_bearing(departs, spec.key(row, column)))))
     changed = any(group[0].address != first.address for group, (first, *_) in zip(plans, own, strict=True))
-    return found, " ".join(overrides) if changed else None
+    return found, label if changed else None
 
 
 def _bearing(keys: Iterable[str], metric: str) -> list[str]:
@@ -71,7 +72,7 @@ def fill(
 ) -> tuple[Table, list[Wanted], Records]:
     """The table as the records under `outputs` have it, with what it was made of. records: those of another table, where they are read."""
     seeds = tuple(spec.seeds if seeds is None else seeds)
-    cells, variant = wanted(spec, overrides, seeds)
+    cells, variant = wanted(spec, overrides, seeds, outputs=outputs)
     records = records or Records(outputs)
     runs = {(cell.row.label, cell.column.label): _runs(cell, spec, records) for cell in cells}
     filled = {}

@@ -1,11 +1,13 @@
-"""Teachers in a table: `teacher=@ROW` in a row's overrides is that row's run of the same column and seed."""
+"""Teachers in a table: `teacher=@ROW` in a row's overrides is that row's run of the same column and seed; any other word names a network
+as it does for attnlab.train, among the runs of the table's outputs."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 
 from attnlab.config.plan import Plan
 from attnlab.config.suggest import nearest
 from attnlab.config.targets import ConfigError
-from attnlab.config.teacher import TRAINING
+from attnlab.config.teacher import TRAINING, find_teacher
 from attnlab.tables.plan_cache import plans_of
 from attnlab.tables.spec import TEACHER, teacher_row
 
@@ -36,6 +38,25 @@ def compose_table(cells: Mapping[Place, Sequence[str]], seeds: Sequence[int]) ->
                 found.setdefault(place, []).append(plan)
         waiting = {place: words for place, words in waiting.items() if place not in ready}
     return {place: found[place] for place in cells}
+
+
+def named_in(words: Sequence[str], outputs: Path) -> list[str]:
+    """Overrides with a run that `teacher=` names by the address of its training: what they say wherever the runs lie.
+
+    ConfigError: there is no such run in `outputs`.
+    """
+    return [
+        _identified(word, outputs) if word.lstrip("+").startswith("teacher=") and not word.lstrip("+").startswith(TEACHER) else word
+        for word in words
+    ]
+
+
+def _identified(word: str, outputs: Path) -> str:
+    key, _, value = word.partition("=")
+    if value in ("", "null"):
+        return word
+    found = find_teacher(value, outputs=outputs).identity
+    return f"{key}={found}" if found.startswith(TRAINING) else word  # a file of weights is found by its path
 
 
 def _with_training(words: Sequence[str], teacher: Plan) -> list[str]:

@@ -131,7 +131,8 @@ class Settings:
 
         from attnlab.training.checkpointing import CheckpointWriter
 
-        logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
+        for name in ("pytorch_lightning", "lightning_fabric"):
+            logging.getLogger(name).setLevel(logging.ERROR)
         with quiet():
             return pl.Trainer(
                 max_epochs=self.max_epochs,

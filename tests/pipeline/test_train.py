@@ -1,8 +1,12 @@
 """Whole runs: what they leave behind, sweeps, evaluation afterwards, W&B, two processes."""
 
 import json
+import os
+import signal
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -11,8 +15,9 @@ import torch
 from attnlab.config.compose import compose
 from attnlab.evaluate import evaluate
 from attnlab.pipeline.train import train
-from tests.commands import command
+from tests.commands import command, start
 from tests.conftest import POINTS
+from tests.sweeps.test_launcher import processes_of
 
 IDENTITY = ["status", "run_id", "config", "overrides", "command", "seed", "versions", "git", "device", "precision", "data"]
 FIELDS = [*IDENTITY, "metrics", "places", "parameters", "images_per_second", "seconds", "epochs"]
@@ -157,22 +162,53 @@ def test_wandb_offline_holds_the_run(run) -> None:
     assert list(path.parent.glob("files/media/images/figures/curves*.png"))
 
 
+def interrupted(words: list[str], outputs: Path, tell: Callable[[int], None]) -> None:
+    """A life of a run of two processes that is told to end after an epoch of its own, and leaves nothing but its record."""
+
+    def saved() -> list[int]:
+        return [path.stat().st_mtime_ns for path in outputs.glob("runs/*/last.ckpt")]
+
+    before, first = saved(), start("attnlab.train", *words, session=True)
+    try:
+        while saved() == before:
+            assert first.poll() is None, first.read()[1]
+            time.sleep(0.01)
+        tell(first.pid)
+        first.wait(60)
+        end = time.monotonic() + 20
+        while left := processes_of(outputs):
+            assert time.monotonic() < end, left
+            time.sleep(0.05)
+    finally:
+        ended = first.end()
+    assert ended.code == 130 and not ended.traceback, ended.err
+    assert ended.err.count("attnlab: interrupted; the same command goes on") == 1, ended.err
+    (path,) = outputs.glob("runs/*/result.json")
+    assert json.loads(path.read_text())["status"] == "interrupted"
+
+
 def test_two_processes_train_one_run(run, tmp_path: Path) -> None:
-    """trainer=ddp over gloo: gradients averaged over both halves of every batch, one record, as accurate as one process."""
+    """trainer=ddp over gloo: gradients averaged over both halves of every batch, one record, as accurate as one process; told to end, both
+    end at once, and the same command goes on."""
     base = [
         "logger=none",
         "model.width=8",
         "attention=rect",
         "ood=none",
         "evaluator=none",
-        "trainer.max_epochs=3",
+        "trainer.max_epochs=8",
         "trainer.accelerator=cpu",
     ]
-    done = cli(*base, "trainer=ddp", "data.batch_size=32", f"paths.outputs={tmp_path}/ddp")
+    words = [*base, "trainer=ddp", "data.batch_size=32", "trainer.checkpoint_seconds=0", f"paths.outputs={tmp_path}/ddp"]
+    for tell, number in ((os.kill, signal.SIGTERM), (os.killpg, signal.SIGINT)):  # one of them is told, or as in a terminal both
+        interrupted(words, tmp_path / "ddp", lambda pid, tell=tell, number=number: tell(pid, number))
+
+    done = cli(*words)
     assert done.returncode == 0, done.stderr
+    assert done.stderr.count("going on after epoch") == 1 and done.stderr.count("epoch 8/8") == 1
     (path,) = tmp_path.glob("ddp/runs/*/result.json")
     result = json.loads(path.read_text())
-    assert result["status"] == "finished" and result["epochs"] == 3
+    assert result["status"] == "finished" and result["epochs"] == 8
     assert done.stdout.count("result.json") == 1
     state = torch.load(path.parent / "last.ckpt", weights_only=True)["state_dict"]
     assert all(torch.isfinite(value).all() for value in state.values() if value.is_floating_point())

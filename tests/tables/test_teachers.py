@@ -1,5 +1,6 @@
 """teacher=@ROW in a table: the row's run of the same column and seed, which is run first."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -57,6 +58,21 @@ def test_the_tables_overrides_reach_the_teacher_too(table: Path, tmp_path: Path)
     assert {cell.departs for cell in cells} == {("trainer.max_epochs",)}
     _, cells, variant = fill(read_spec(str(table)), outputs=tmp_path, overrides=["trainer.accelerator=cpu"], seeds=[0])
     assert {cell.departs for cell in cells} == {()} and variant  # computed elsewhere, which is no other experiment
+
+
+def test_a_teacher_is_looked_for_in_the_outputs_of_the_table(tmp_path: Path) -> None:
+    """By its id or the beginning of its address, in the table's overrides as in a row's own."""
+    run = tmp_path / "runs" / "digits-resnet34-s0-0a1b2c3d"
+    run.mkdir(parents=True)
+    result = {"run_id": run.name, "status": "finished", "training": "1a2b3c4d", "metrics": {}, "config": {}, "seed": 0}
+    (run / "result.json").write_text(json.dumps(result))
+    path = tmp_path / "own.yaml"
+    path.write_text(TABLE.partition("rows:")[0] + "rows: {follows: [distillation=kd, teacher=0a1b]}\ncolumns: {digits: []}\nseeds: [0]\n")
+    for overrides in ([], [f"teacher={run.name}"]):
+        _, (cell,), _ = fill(read_spec(str(path)), outputs=tmp_path, overrides=overrides, seeds=[0])
+        assert cell.plans[0].full["teacher"] == "training:1a2b3c4d" and "teacher=training:1a2b3c4d" in cell.plans[0].overrides
+    with pytest.raises(ConfigError, match=r"teacher=0a1b: there is no such run in .*elsewhere/runs"):
+        fill(read_spec(str(path)), outputs=tmp_path / "elsewhere", seeds=[0])
 
 
 def test_rows_keep_their_teachers(table: Path) -> None:

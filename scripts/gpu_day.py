@@ -1,4 +1,4 @@
-"""A day with a GPU: a queue of measured pieces, most valuable first, each under nine minutes; what was measured is on disk at once.
+"""A day with a GPU: a queue of measured pieces, most valuable first, in calls of nine minutes; what was measured is on disk at once.
 
 Here, where packages and images are to be had; fills the ignored folder .gpu_day (at most 64 MiB with the working tree):
     python scripts/gpu_day.py --bring DIR/cifar10

@@ -108,8 +108,8 @@ class Costs:
         text = f"*Parameters*: what a choice at its yaml's own place adds to the {costs['plain']:,} of ResNet-18 for 10 classes of 3x32x32"
         if "step" in self.names:
             network = f"ResNet-18 of width {costs['width']} on {costs['batch_size']} images"
-            text += f".\n*Step*: what it adds to a training step of a {network}, in {costs['by']} ({machine['device']}):\n"
-            text += "medians of pairs on a machine that others used; where 0 lies between the quartiles (`docs/costs.json`), the sign\nsays nothing"
+            text += f".\n*Step*: what it adds to a training step of a {network}, in {costs['by']} ({machine['device']},\n"
+            text += "medians of pairs on a busy machine; where 0 lies between the quartiles, in docs/costs.json, the sign says nothing)"
         helps = "Whether it helps, under one recipe on two small sets of images: [results.md](results.md)."
         return f"{text}:\n`{self.stored['command']}`.\n{helps}\n"
 

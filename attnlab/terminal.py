@@ -5,6 +5,7 @@ import errno
 import logging
 import os
 import re
+import signal
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from typing import NoReturn
@@ -77,6 +78,21 @@ def tells_version(words: Sequence[str]) -> bool:
 
         print(f"attnlab {attnlab.__version__}")
     return "--version" in words
+
+
+@contextlib.contextmanager
+def as_ctrl_c() -> Iterator[None]:
+    """SIGTERM and a closed terminal end what is inside as Ctrl-C does."""
+    before = {}
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        with contextlib.suppress(ValueError):  # not in the main thread
+            if signal.getsignal(number) != signal.SIG_IGN:
+                before[number] = signal.signal(number, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def leave(text: str, *, code: int = 1) -> None:

@@ -27,6 +27,7 @@ from attnlab.records.checkpoint import read_checkpoint
 from attnlab.records.lookup import record_of, report, skip
 from attnlab.records.provenance import started
 from attnlab.records.record import FAILED, FINISHED, HALTED, INTERRUPTED, Record, changed_defaults, from_one
+from attnlab.terminal import as_ctrl_c
 
 log = logging.getLogger("attnlab")
 
@@ -40,7 +41,7 @@ def train(plan: Plan) -> float | None:
     record = record_of(plan)
     if int(os.environ.get("LOCAL_RANK", 0)) > 0:
         return _worker(plan, record)
-    with record.lock():
+    with as_ctrl_c(), record.lock():
         before = record.result() or {}  # what cannot be trusted is set aside, and says so
         done, objective = skip(plan)
         if done:

@@ -15,7 +15,7 @@ import subprocess
 import sys
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -26,6 +26,7 @@ from attnlab.sweeps.devices import count_cpus, find_devices
 from attnlab.sweeps.journal import DONE, FAILED, RESUMED, Job
 from attnlab.sweeps.processes import PARENT
 from attnlab.sweeps.warm import Warm, WarmProcess
+from attnlab.terminal import as_ctrl_c
 
 TRAIN = [sys.executable, "-m", "attnlab.train"]
 
@@ -97,7 +98,7 @@ class LocalLauncher:
         self.free = (self.devices or ["cpu"]) * self.jobs_per_device
         self.cpus = max(1, count_cpus() // min(len(self.free), len(jobs)))
         self.board = board.Board(len(jobs))
-        with self.board, _stop_signals():
+        with self.board, as_ctrl_c():
             try:
                 while self.waiting or self.children:
                     self.start_all()
@@ -213,22 +214,3 @@ class LocalLauncher:
 def processes_of(job: Job) -> int:
     trainer = job.plan.full["trainer"]
     return trainer.get("devices", 1) if trainer.get("strategy") == "ddp" else 1
-
-
-@contextlib.contextmanager
-def _stop_signals() -> Iterator[None]:
-    """SIGTERM and a closed terminal end the sweep as Ctrl-C does."""
-
-    def interrupt(*_: Any) -> None:
-        raise KeyboardInterrupt
-
-    before = {}
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        with contextlib.suppress(ValueError):  # not in the main thread
-            if signal.getsignal(number) != signal.SIG_IGN:
-                before[number] = signal.signal(number, interrupt)
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

@@ -6,7 +6,6 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.utilities.exceptions import SIGTERMException
 from torch import Tensor, nn
 
 from attnlab.config.targets import ConfigError
@@ -227,15 +226,12 @@ class Learner(pl.LightningModule):
         """A chunk of optimisation steps (see `StepChunks`): what Lightning costs a call is shared by all of them."""
         if index == 0:
             self._start_epoch()
-        trainer, totals, in_step = self.trainer, self.totals, self.callbacks.in_step
-        alone = trainer.world_size == 1
-        backward = Tensor.backward if alone else self.manual_backward  # DDP must hear of every backward pass
+        totals, in_step = self.totals, self.callbacks.in_step
+        backward = Tensor.backward if self.trainer.world_size == 1 else self.manual_backward  # DDP must hear of every backward pass
         for batch in batches:
             self.step(Batch(*batch), totals, backward=backward)
             if in_step:
                 self.after_step(totals.steps)
-            if alone and trainer.received_sigterm:
-                raise SIGTERMException  # to return would let Lightning take an epoch's last chunk, and so the epoch, for whole
 
     def after_step(self, step: int) -> None:
         """Callbacks of the `step`-th step. What is true of `step` is true of them: nothing may read the device."""

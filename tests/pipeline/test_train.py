@@ -162,6 +162,26 @@ def test_wandb_offline_holds_the_run(run) -> None:
     assert list(path.parent.glob("files/media/images/figures/curves*.png"))
 
 
+def test_sigterm_after_training_interrupts_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """At any moment, and not only in a step; the same command goes on after the training."""
+    plan = compose([*POINTS, f"paths.outputs={tmp_path}"])
+    before = signal.getsignal(signal.SIGTERM)
+
+    def told(*_: object) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(5)
+        pytest.fail("nothing was interrupted")
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr("attnlab.pipeline.train.run_evaluators", told)
+        train(plan)
+    (path,) = tmp_path.glob("runs/*/result.json")
+    assert json.loads(path.read_text())["status"] == "interrupted" and signal.getsignal(signal.SIGTERM) == before
+    written = path.with_name("last.ckpt").stat().st_mtime_ns
+    train(plan)
+    assert json.loads(path.read_text())["status"] == "finished" and path.with_name("last.ckpt").stat().st_mtime_ns == written
+
+
 def interrupted(words: list[str], outputs: Path, tell: Callable[[int], None]) -> None:
     """A life of a run of two processes that is told to end after an epoch of its own, and leaves nothing but its record."""
 

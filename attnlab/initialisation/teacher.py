@@ -12,7 +12,8 @@ class FromTeacher:
     """The weights and running statistics of the teacher's backbone, by name, but for those that `but` names; these keep their own start.
 
     `teacher=RUN` names a finished run, or a file of weights: one pretrained by `algorithm=transformation_regression`, say. What the run
-    has learned is part of this run's address. What the teacher has and the network lacks is left out.
+    has learned is part of this run's address. What the teacher has and the network lacks is left out. A run may have learned other classes
+    from images of another size, where nothing but its last layer depends on them.
 
     but: globs over the names of parameters and buffers, as `fc.**`, the final layer. ValueError: there is no teacher; one of the network's
     tensors is not the teacher's, by name and shape, and not in `but`.

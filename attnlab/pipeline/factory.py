@@ -111,6 +111,8 @@ def make_learner(
     )
     if teacher and "teacher" not in learner.asks and not starts_from_teacher(full["init"], allow):
         raise ConfigError(f"teacher={full['teacher']}: nothing in this run follows it; add distillation=kd, or drop the teacher")
+    if teacher and teacher.foreign and "teacher" in learner.asks:
+        raise ConfigError(f"{teacher.foreign}; init=teacher alone takes weights of others, too")
     return learner
 
 

@@ -26,23 +26,23 @@ log = logging.getLogger("attnlab")
 def make_teacher(plan: Plan, data: ImageData, settings: Settings) -> Teacher | None:
     """The teacher of a plan, or None; what it tested (an average of its weights, its best epoch) is what teaches.
 
-    To be called before the student's `make_learner`, which seeds. ConfigError, one line: it is not there or not finished, its classes or
-    images are others, its weights do not fit.
+    To be called before the student's `make_learner`, which seeds. ConfigError, one line: it is not there or not finished, its weights do
+    not fit. Where its classes or images are others, it says so (`foreign`): a network may start from it, and nothing can follow it.
     """
     identity = plan.full["teacher"]
     if identity is None:
         return None
-    network, who = _of_run(plan, data) if identity.startswith(TRAINING) else _of_weights(plan, data)
+    network, who, foreign, shape = _of_run(plan, data) if identity.startswith(TRAINING) else (*_of_weights(plan, data), "", data.shape)
     inner = network.network if isinstance(network, Renormalised) else network
     if not isinstance(inner, Network):
         raise ConfigError(f"teacher={who}: is a {type(inner).__name__}, and only a single network can teach")
-    shapes = shapes_by_place(places_of(inner.backbone, data.shape))
+    shapes = shapes_by_place(places_of(inner.backbone, shape))
     inner.placed.store.values.clear()
     log.info("the teacher is %s", who)
-    return Teacher(network, shapes=shapes, autocast=settings.autocast())
+    return Teacher(network, shapes=shapes, autocast=settings.autocast(), foreign=foreign)
 
 
-def _of_run(plan: Plan, data: ImageData) -> tuple[nn.Module, str]:
+def _of_run(plan: Plan, data: ImageData) -> tuple[nn.Module, str, str, tuple[int, ...]]:
     identity = plan.full["teacher"]
     address = identity.removeprefix(TRAINING)
     folder = Path(plan.teacher) if plan.teacher else trained(address, outputs(plan))
@@ -57,11 +57,13 @@ def _of_run(plan: Plan, data: ImageData) -> tuple[nn.Module, str]:
     learned = recorded(result, where=where)
     if (learned.shape, learned.classes) != (data.shape, list(data.classes)):
         ours, theirs = _what(data.shape, list(data.classes)), _what(learned.shape, learned.classes)
-        raise ConfigError(f"{where}: learned {theirs}, and this run learns {ours}; a teacher has the student's classes and shape")
+        foreign = f"{where}: learned {theirs}, and this run learns {ours}; who is followed has the student's classes and shape"
+        return network_of(own, learned, folder, (address,), where=where), folder.name, foreign, learned.shape
     network = network_of(own, data, folder, (address,), where=where)
     moments = (list(learned.mean), list(learned.std))
     given = (list(data.mean), list(data.std))
-    return network if given == moments else Renormalised(network, given=given, learned=moments), folder.name
+    seen = network if given == moments else Renormalised(network, given=given, learned=moments)
+    return seen, folder.name, "", data.shape
 
 
 def _of_weights(plan: Plan, data: ImageData) -> tuple[nn.Module, str]:

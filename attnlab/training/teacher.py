@@ -22,13 +22,21 @@ class Teacher:
     Args:
         shapes: {place: shape without batch} of what its places give, in the order of the pass.
         autocast: the precision of training.
+        foreign: where it learned other classes or images, a sentence that says so: it can give a start, and nothing can follow it.
 
     `remember(images, num)` lets it look at every image once: for terms that need logits alone, of images that are the same every epoch.
     """
 
-    def __init__(self, network: nn.Module, *, shapes: Mapping[str, tuple[int, ...]], autocast: contextlib.AbstractContextManager) -> None:
+    def __init__(
+        self,
+        network: nn.Module,
+        *,
+        shapes: Mapping[str, tuple[int, ...]],
+        autocast: contextlib.AbstractContextManager,
+        foreign: str = "",
+    ) -> None:
         self.network = network.requires_grad_(False).eval()
-        self.shapes, self.autocast = dict(shapes), autocast
+        self.shapes, self.autocast, self.foreign = dict(shapes), autocast, foreign
         self.device: torch.device | None = None
         self.images: Callable[[torch.device], Iterable[Any]] | None = None
         self.logits_NK: Tensor | None = None

@@ -168,7 +168,7 @@ def _elsewhere(result: dict) -> None:
         (lambda folder: (folder / "last.ckpt").unlink(), r"its last.ckpt is missing"),
         (changed(lambda result: result.update(training="00000000")), r"its last.ckpt belongs to another run"),
         (changed(lambda result: result["config"]["model"].update(width=8)), r"its last.ckpt does not fit this network"),
-        (changed(lambda result: result["data"]["classes"].pop()), r"learned 9 classes .* and this run learns 10 classes"),
+        (changed(lambda result: result["data"]["classes"].pop()), r"its last.ckpt does not fit this network"),
         (changed(_elsewhere), r"its record cannot be read .*'os.system' is outside the packages of components"),
         (changed(lambda result: result.pop("data")), r"its record cannot be read"),
         (changed(lambda result: result.update(status="interrupted")), r"is not finished \(interrupted\); train it first"),
@@ -181,6 +181,19 @@ def test_a_teacher_that_cannot_teach_is_one_line(taught: dict, tmp_path: Path, d
     with pytest.raises(ConfigError, match=rf"teacher=.*{message}") as error:
         parts(*taught["words"], "distillation=kd", f"teacher={folder}")
     assert "\n" not in str(error.value)
+
+
+def test_a_network_starts_from_a_run_on_other_classes_and_sizes(taught: dict) -> None:
+    words = ["data.only=[1,4,7]", "data.size=20", "data.mean=[0.2]", "data.std=[0.4]", f"teacher={taught['folder']}"]
+    _, _, teacher, learner = parts(*taught["words"], *words, "init=teacher")
+    own, theirs = learner.network.backbone.state_dict(), teacher.network.backbone.state_dict()
+    assert own["fc.weight"].shape[0] == 3 and theirs["fc.weight"].shape[0] == 10
+    kept = [name for name in own if not name.startswith("fc.")]
+    assert len(kept) > 60 and all(torch.equal(own[name], theirs[name]) for name in kept)
+    _, _, _, fresh = parts(*taught["words"], *words[:-1])
+    assert torch.equal(own["fc.weight"], fresh.network.backbone.fc.weight)  # its own start
+    with pytest.raises(ConfigError, match=r"learned 10 classes .* and this run learns 3 .*init=teacher alone takes weights of others"):
+        parts(*taught["words"], *words, "init=teacher", "distillation=kd")
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,9 @@ import contextlib
 import importlib.util
 import logging
 import os
+import signal
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,7 +15,6 @@ import torch
 
 from attnlab.callbacks.checkpoint import Checkpoint
 from attnlab.callbacks.halt import Halt
-from attnlab.callbacks.interruption import Interruption
 from attnlab.callbacks.progress import Progress
 from attnlab.config.compose import loosen, words_alone
 from attnlab.config.plan import Plan
@@ -62,6 +63,20 @@ def fit(learner: "Learner", data: ImageData, settings: Settings, *, plan: Plan, 
             trainer.fit(learner, train_dataloaders=StepChunks(loader), ckpt_path=path if resume else None, weights_only=True)
         except SystemExit as stop:  # Lightning turns Ctrl-C and SIGTERM into one
             raise KeyboardInterrupt from stop
+
+
+class Interruption:
+    """The first process of ddp is interrupted, and ends the others, which hear of no signal.
+
+    Lightning's own handler of SIGTERM tells the others by a collective, between steps that are not the same in all of them: they wait for
+    one another until its time is out, half an hour. And Ctrl-C in a terminal goes to all at once: one that ends before the first looks to
+    it as a failure. Lightning puts the old handlers back after `fit`.
+    """
+
+    def on_fit_start(self, learner: "Learner") -> None:
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM):
+                signal.signal(number, signal.default_int_handler if learner.global_rank == 0 else signal.SIG_IGN)
 
 
 @contextlib.contextmanager

@@ -55,15 +55,16 @@ def _of_run(plan: Plan, data: ImageData) -> tuple[nn.Module, str, str, tuple[int
     result = dict(found.result)
     own = plan_of_record(result, paths=plan.full["paths"], allow=plan.allow, where=where)
     learned = recorded(result, where=where)
+    foreign = ""
     if (learned.shape, learned.classes) != (data.shape, list(data.classes)):
         ours, theirs = _what(data.shape, list(data.classes)), _what(learned.shape, learned.classes)
         foreign = f"{where}: learned {theirs}, and this run learns {ours}; who is followed has the student's classes and shape"
-        return network_of(own, learned, folder, (address,), where=where), folder.name, foreign, learned.shape
-    network = network_of(own, data, folder, (address,), where=where)
+    network = network_of(own, learned if foreign else data, folder, (address,), where=where)
     moments = (list(learned.mean), list(learned.std))
     given = (list(data.mean), list(data.std))
-    seen = network if given == moments else Renormalised(network, given=given, learned=moments)
-    return seen, folder.name, "", data.shape
+    if not foreign and given != moments:
+        network = Renormalised(network, given=given, learned=moments)
+    return network, folder.name, foreign, learned.shape
 
 
 def _of_weights(plan: Plan, data: ImageData) -> tuple[nn.Module, str]:

@@ -45,15 +45,12 @@ def named_in(words: Sequence[str], outputs: Path) -> list[str]:
 
     ConfigError: there is no such run in `outputs`.
     """
-    return [
-        _identified(word, outputs) if word.lstrip("+").startswith("teacher=") and not word.lstrip("+").startswith(TEACHER) else word
-        for word in words
-    ]
+    return [_identified(word, outputs) for word in words]
 
 
 def _identified(word: str, outputs: Path) -> str:
     key, _, value = word.partition("=")
-    if value in ("", "null"):
+    if key.lstrip("+") != "teacher" or value in ("", "null") or f"teacher={value}".startswith(TEACHER):
         return word
     found = find_teacher(value, outputs=outputs).identity
     return f"{key}={found}" if found.startswith(TRAINING) else word  # a file of weights is found by its path

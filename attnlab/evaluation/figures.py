@@ -39,7 +39,7 @@ class Figures:
             draw(figures.score_histograms, trained.scores, name="ood_scores", kind="ood_scores", auroc=auroc)
             draw(figures.consistency_curves, trained.scores, right, name="consistency", kind="consistency")
         draw(figures.reliability, *task.decisions(logits, labels), name="reliability", kind="reliability")
-        if len(trained.data.shape) == 3 and trained.maps:
+        if len(trained.data.shape) == 3:
             self.attention(trained, logits, right)
         return {}
 
@@ -55,18 +55,19 @@ class Figures:
         test = trained.data.split(TEST)
         task, classes = trained.data.task, trained.data.classes
         chosen = torch.linspace(0, len(test) - 1, min(NUM_IMAGES, len(test))).round().long()
+        maps, rectangles = trained.attention_over(chosen)
         images, right = test.subset(chosen).in_memory(), right_N[chosen].tolist()
         pairs = zip(task.guesses(logits_NK[chosen], classes), task.names(images.labels, classes), right)
         titles = [guess if correct else f"{guess}, is {label}" for guess, label, correct in pairs]
-        for key, maps in trained.maps.items():
+        for key, maps_M1HW in maps.items():
             self.draw(
                 trained,
                 figures.attention_grid,
                 images.images,
-                maps[chosen],
+                maps_M1HW,
                 name=f"attention_{key.replace('@', '_at_').replace('/', '.')}",
                 kind="attention",
-                rectangles_N5=trained.rectangles[key][chosen] if key in trained.rectangles else None,
+                rectangles_N5=rectangles.get(key),
                 boxes_N4=images.boxes,
                 titles=titles,
                 correct=right,

@@ -37,8 +37,9 @@ def predictions(trained: Trained, num: int) -> tuple[list[str], list[list[Any]]]
     images_MCHW = _bounded(trained.data.split(TEST).subset(chosen_M).in_memory().images)
     columns = {"why": [MISTAKE] * num_mistakes + [SAMPLE] * (len(chosen_M) - num_mistakes), "position": chosen_M.tolist()}
     columns["image"] = [_bytes(image) for image in coloured(images_MCHW)[0]]
-    for key, maps_N1HW in list(trained.maps.items())[-MOST_MAPS:]:
-        columns[f"attention of {key}"] = [_bytes(image) for image in under_maps(images_MCHW, maps_N1HW[chosen_M])[1]]
+    maps, _ = trained.attention_over(chosen_M)
+    for key, maps_M1HW in list(maps.items())[-MOST_MAPS:]:
+        columns[f"attention of {key}"] = [_bytes(image) for image in under_maps(images_MCHW, maps_M1HW)[1]]
     for name, found_N in (("label", labels_N), ("prediction", guess_N)):
         columns[name] = [trained.data.classes[k] for k in found_N[chosen_M].tolist()]
     columns["confidence"] = confidence_N[chosen_M].tolist()

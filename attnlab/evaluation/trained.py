@@ -6,7 +6,7 @@ Legend: N images, K classes, h, w height and width of a map.
 """
 
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -118,6 +118,15 @@ class Trained:
         """Rectangles (N, 5) of the test images, of the placed modules that keep one."""
         return self._attention["rectangle"]
 
+    def attention_over(self, chosen_M: Tensor) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """`maps` and `rectangles` of these test images: by a pass over them alone, unless those of all images are at hand."""
+        if "_attention" in vars(self):
+            found = {name: {key: value_N[chosen_M] for key, value_N in store.items()} for name, store in self._attention.items()}
+        else:
+            images = self.data.split(TEST).subset(chosen_M).in_memory().images.split(self.data.eval_batch_size)
+            found = self._look(self.data.normalise(x).to(self.settings.device) for x in images)
+        return found["map"], found["rectangle"]
+
     def picture(self, name: str, kind: str) -> Path:
         """Where to draw `figures/<name>`. It is listed in the record under `kind` once it is there, see `drawn`."""
         path = self.folder / "figures" / name
@@ -134,13 +143,17 @@ class Trained:
 
     @functools.cached_property
     def _attention(self) -> dict[str, dict[str, Tensor]]:
+        return self._look(x for x, _ in self.loader(TEST))
+
+    def _look(self, batches: Iterable[Tensor]) -> dict[str, dict[str, Tensor]]:
+        """Maps and rectangles of every placed module that keeps them, from one pass over the batches."""
         placed = getattr(self.network, "placed", None)
         components = [(key, component) for key, component in placed.components() if hasattr(component, "map")] if placed else []
         found: dict[str, dict[str, list[Tensor]]] = {"map": {}, "rectangle": {}}
         if components:
             self.network.eval()
             with torch.no_grad(), self.settings.autocast():
-                for x, _ in self.loader(TEST):
+                for x in batches:
                     self.network(x)
                     for key, component in components:
                         for name, store in found.items():

@@ -12,6 +12,7 @@ import pytest
 import torch
 from torch import nn
 
+from attnlab.attention.rect import RectAttention
 from attnlab.config.compose import compose
 from attnlab.config.targets import ConfigError
 from attnlab.data.digits import Digits
@@ -77,6 +78,25 @@ def test_one_that_fails_costs_its_own_metrics(trained: Trained, writer: ResultWr
     assert result["metrics"]["last/sum"] == 1.5 and set(result["stage_seconds"]) == {"test", "first", "last"}
     assert result["error"] == {"stage": "bad", "kind": "RuntimeError", "message": "no luck"}
     assert "first/value" in json.loads(writer.saved[1])["metrics"]  # at once
+
+
+def test_attention_of_a_few_images_costs_no_pass_over_the_others(data: Digits, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    backbone = nn.Sequential(nn.Conv2d(1, 4, 3, padding=1), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 256, 10))
+    rect = {"rect": {"at": "1", "module": RectAttention}}
+    network = Network(backbone, rect, shape=data.shape, num_classes=10)
+    trained = Trained(network=network, data=data, settings=Settings(accelerator="cpu", precision=32), folder=tmp_path)
+    seen = []
+    network.register_forward_pre_hook(lambda module, inputs: seen.append(len(inputs[0])))
+    chosen = torch.tensor([7, 0, 31])
+    maps, rectangles = trained.attention_over(chosen)
+    assert seen == [3]
+    torch.testing.assert_close(maps["rect@1"], trained.maps["rect@1"][chosen])
+    torch.testing.assert_close(rectangles["rect@1"], trained.rectangles["rect@1"][chosen])
+    assert maps["rect@1"].std() > 0
+    before = len(seen)
+    again, _ = trained.attention_over(chosen)  # those of all images are at hand now
+    assert len(seen) == before and again["rect@1"].equal(trained.maps["rect@1"][chosen])
 
 
 class Noise:

@@ -1,15 +1,17 @@
 """Fill a table from the records on disk: what its cells' runs are, what became of them, and what follows for the published values."""
 
+import dataclasses
 import math
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from attnlab.config.plan import Plan
 from attnlab.config.targets import ConfigError
 from attnlab.records.index import Records, digests
 from attnlab.records.record import FINISHED
-from attnlab.tables import statistics
+from attnlab.tables import statistics, tuned
 from attnlab.tables.footnotes import footnotes
 from attnlab.tables.model import Cell, RunOfCell, Table, bounds
 from attnlab.tables.spec import SOURCES, Line, Spec, Wanted, departures, teacher_row
@@ -22,11 +24,13 @@ def wanted(spec: Spec, overrides: Sequence[str], seeds: Sequence[int], *, output
     """Every cell with its plans, and the variant's label: None where the overrides leave all addresses as they are."""
     cells = [(row, column) for row in spec.rows for column in spec.columns]
     label, overrides = " ".join(overrides), named_in(overrides, outputs)
+    if spec.tune:
+        spec.tune.refuse(overrides, "overrides")
     base = {(row.label, column.label): named_in(spec.overrides(row, column), outputs) for row, column in cells}
-    plans = list(compose_table({place: [*words, *overrides] for place, words in base.items()}, seeds).values())
+    plans = _compose(spec, base, overrides, seeds)
     if not overrides:
         return [Wanted(row, column, tuple(group), ()) for (row, column), group in zip(cells, plans, strict=True)], None
-    own = list(compose_table(base, seeds[:1]).values())
+    own = _compose(spec, base, (), seeds[:1])
     _refuse_merged(spec, cells, [group[0].address for group in plans], [group[0].address for group in own])
     found = []
     for (row, column), group, (first, *_) in zip(cells, plans, own, strict=True):
@@ -36,6 +40,17 @@ def wanted(spec: Spec, overrides: Sequence[str], seeds: Sequence[int], *, output
         found.append(Wanted(row, column, tuple(group), tuple(_bearing(departs, spec.key(row, column)))))
     changed = any(group[0].address != first.address for group, (first, *_) in zip(plans, own, strict=True))
     return found, label if changed else None
+
+
+def _compose(spec: Spec, base: Mapping[tuple[str, str], Sequence[str]], overrides: Sequence[str], seeds: Sequence[int]) -> list[list[Plan]]:
+    """The plans of every cell; in a tuned table those of the first seed, one a combination, then those of the next."""
+    words = {place: [*mine, *overrides] for place, mine in base.items()}
+    if spec.tune is None:
+        return list(compose_table(words, seeds).values())
+    every = [compose_table({place: [*mine, *tried] for place, mine in words.items()}, seeds) for tried in spec.tune.tried()]
+    for place in base:
+        spec.tune.check(every[0][place][0], f"{place[0]}, {place[1]}")
+    return [[found[place][n] for n in range(len(seeds)) for found in every] for place in base]
 
 
 def _bearing(keys: Iterable[str], metric: str) -> list[str]:
@@ -74,15 +89,18 @@ def fill(
     seeds = tuple(spec.seeds if seeds is None else seeds)
     cells, variant = wanted(spec, overrides, seeds, outputs=outputs)
     records = records or Records(outputs)
-    runs = {(cell.row.label, cell.column.label): _runs(cell, spec, records) for cell in cells}
-    filled = {}
+    choices = {(cell.row.label, cell.column.label): _choice(cell, spec, records) for cell in cells}
+    filled, shown = {}, []
     for cell in cells:
         key = cell.row.label, cell.column.label
-        baseline = runs[spec.baseline, key[1]] if spec.baseline not in (None, key[0]) else ()
-        filled[key] = _cell(cell, spec, runs[key], baseline, [records.find(plan.address).result for plan in cell.plans])
+        addresses = {run.address for run in choices[key].runs}
+        shown.append(dataclasses.replace(cell, plans=tuple(plan for plan in cell.plans if plan.address in addresses)))
+        baseline = choices[spec.baseline, key[1]].runs if spec.baseline not in (None, key[0]) else ()
+        filled[key] = _cell(shown[-1], spec, choices[key], baseline, [records.find(plan.address).result for plan in shown[-1].plans])
+    tuning = tuned.notes(spec.tune, filled, choices) if spec.tune else []
     table = Table(
         spec.name, spec.title, spec.paper, _in_order(spec, filled), tuple(column.label for column in spec.columns),
-        spec.metric, filled, spec.baseline, tuple(footnotes(spec, cells, filled, records, variant)),
+        spec.metric, filled, spec.baseline, (*tuning, *footnotes(spec, shown, filled, records, variant, asked=len(seeds))),
         command or _command(spec.name, overrides), variant, {line.label: line.metric for line in spec.columns if line.metric},
     )  # fmt: skip
     return table, cells, records
@@ -126,8 +144,17 @@ def _runs(cell: Wanted, spec: Spec, records: Records) -> tuple[RunOfCell, ...]:
     return tuple(found)
 
 
-def _cell(wanted: Wanted, spec: Spec, runs: tuple[RunOfCell, ...], baseline: tuple[RunOfCell, ...], results: list[Mapping]) -> Cell:
-    row, column = wanted.row.label, wanted.column.label
+def _choice(cell: Wanted, spec: Spec, records: Records) -> tuned.Choice:
+    """The runs that a cell shows: all of them, or in a tuned table those that were chosen."""
+    runs = _runs(cell, spec, records)
+    if spec.tune is None:
+        return tuned.Choice(runs)
+    judged = {run.address: number_of(records.find(run.address).result, spec.tune.by) for run in runs if run.status == FINISHED}
+    return tuned.choose(spec.tune, runs, judged)
+
+
+def _cell(wanted: Wanted, spec: Spec, choice: tuned.Choice, baseline: tuple[RunOfCell, ...], results: list[Mapping]) -> Cell:
+    row, column, runs = wanted.row.label, wanted.column.label, choice.runs
     ours, theirs = ({run.seed: run.value for run in group if run.value is not None} for group in (runs, baseline))
     values, paper = list(ours.values()), spec.published.get((row, column))
     within = bounds(spec.key(wanted.row, wanted.column), scale=spec.metric_of(wanted.column).scale)
@@ -138,7 +165,7 @@ def _cell(wanted: Wanted, spec: Spec, runs: tuple[RunOfCell, ...], baseline: tup
         row, column, runs, len(values), middle, statistics.sample_sd(values), interval, paper,
         middle - paper.value if paper and values else None,
         statistics.verdict(values, paper, margin=spec.margin, paper_runs=spec.paper_runs, same_data=same),
-        statistics.paired_test(ours, theirs),
+        statistics.paired_test(ours, theirs), choice.others, choice.words or (),
     )  # fmt: skip
 
 

@@ -16,9 +16,10 @@ if TYPE_CHECKING:
 
 
 def footnotes(
-    spec: Spec, cells: Sequence["Wanted"], filled: Mapping[tuple[str, str], Cell], records: Records, variant: str | None
+    spec: Spec, cells: Sequence["Wanted"], filled: Mapping[tuple[str, str], Cell], records: Records, variant: str | None, *, asked: int
 ) -> list[Note]:
-    """One note a fact: variant, data, epochs, device, versions where they differ, seeds, what is missing, the rule of the verdict."""
+    """One note a fact: variant, data, epochs, device, versions where they differ, seeds (of which so many were asked), what is missing, the
+    rule of the verdict."""
     notes = [Note("variant", f"not the paper's table: {variant}")] if variant else []
     results = {plan.address: found for cell in cells for plan in cell.plans if (found := records.find(plan.address)).status == FINISHED}
     if results:
@@ -34,7 +35,6 @@ def footnotes(
         notes += _default_notes(cells, records)
         notes += _warning_notes(everything)
     counts = sorted({cell.n for cell in filled.values()})
-    asked = len(cells[0].plans)
     notes.append(Note("seeds", f"seeds: {asked} asked; cells have {counts[0]}" + (f" to {counts[-1]}" if counts[-1] > counts[0] else "")))
     states = Counter(run.status for cell in filled.values() for run in cell.runs if run.status != FINISHED)
     if states:

@@ -73,7 +73,11 @@ class Paired:
 
 @dataclass(frozen=True)
 class Cell:
-    """One row x column. `verdict`: holds | differs | too few seeds | other data | not published | missing."""
+    """One row x column. `verdict`: holds | differs | too few seeds | other data | not published | missing.
+
+    In a tuned table `runs` are those under the values that were chosen, `chosen` (empty while the choice waits for runs), and `others` the
+    cell's runs under the other values.
+    """
 
     row: str
     column: str
@@ -86,13 +90,15 @@ class Cell:
     difference: float | None
     verdict: str
     paired: Paired | None
+    others: tuple[RunOfCell, ...] = ()
+    chosen: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class Note:
     """A footnote.
 
-    kind: variant | data | ood | epochs | device | machine | version | commit | warning | defaults | seeds | unfinished | verdict |
+    kind: variant | tuned | data | ood | epochs | device | machine | version | commit | warning | defaults | seeds | unfinished | verdict |
     published | own.
     """
 

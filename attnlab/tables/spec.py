@@ -15,6 +15,7 @@ from attnlab.config.signatures import conforms, describe
 from attnlab.config.suggest import nearest
 from attnlab.config.targets import ConfigError, config_dir
 from attnlab.tables.model import Metric, Paper
+from attnlab.tables.tuned import Tune, read_tune
 
 # settings that say how numbers are computed, not what is learned from what: they make other runs, but no other experiment
 COMPUTED = ("data.eval_batch_size", "trainer.accelerator", "trainer.devices", "trainer.strategy", "trainer.precision", "trainer.compile")
@@ -42,7 +43,7 @@ class Spec:
     """A table yaml, checked. `published[row, column]` are the paper's values in the shown unit; `margin`: a difference of no consequence.
 
     `cells[row, column]` are overrides of one cell alone, after those of its column and row. `sort`: the column by whose means the rows are
-    put in order, the best first.
+    put in order, the best first. `tune`: values under which every cell is run, see `attnlab.tables.tuned`.
     """
 
     name: str
@@ -60,6 +61,7 @@ class Spec:
     published: Mapping[tuple[str, str], Paper]
     notes: tuple[str, ...]
     sort: str | None = None
+    tune: Tune | None = None
 
     def key(self, row: Line, column: Line) -> str:
         """The metric's key in result.json: `{row}` and `{column}` stand for the words of the cell's row and column."""
@@ -133,7 +135,7 @@ def read_spec(table: str) -> Spec:
 KEYS = {
     "title": str, "paper": dict, "metric": dict, "common": list[str], "rows": dict, "columns": dict, "cells": dict,
     "seeds": list[int],
-    "baseline": str | None, "published": dict, "notes": list[str], "sort": str,
+    "baseline": str | None, "published": dict, "notes": list[str], "sort": str, "tune": dict,
 }  # fmt: skip
 
 PAPER = {"arxiv": str | None, "table": str, "runs": int, "source": str, "mark": get_type_hints(Paper)["mark"]}
@@ -145,6 +147,8 @@ PUBLISHED = get_type_hints(Paper)
 LINE = {"overrides": list[str], "as": str, "digests": dict}
 
 COLUMN = {**LINE, "metric": dict}
+
+TUNE = {"over": dict, "by": str}
 
 
 def _spec(name: str, tree: Any) -> Spec:
@@ -180,10 +184,19 @@ def _spec(name: str, tree: Any) -> Spec:
         _conform(value, PUBLISHED, f"published.{row}.{column}", required=("value",))
         published[row, column] = Paper(**{**common, **value})
     about = ", ".join([*([f"arXiv {paper['arxiv']}"] if paper.get("arxiv") else []), *([paper["table"]] if "table" in paper else [])])
-    every = _overrides(tree.get("common", ()), "common")
+    every, tune = _overrides(tree.get("common", ()), "common"), None
+    if "tune" in tree:
+        _conform(tree["tune"], TUNE, "tune", required=("over",))
+        tune = read_tune(tree["tune"])
+        _overrides([word for words in tune.tried() for word in words], "tune.over")
+        lines = {f"rows.{line.label}": line.overrides for line in rows} | {f"columns.{line.label}": line.overrides for line in columns}
+        for where, words in {**lines, **{f"cells.{row}.{column}": words for (row, column), words in own.items()}}.items():
+            tune.refuse(words, where)
+            if teacher_row(words) is not None:
+                raise ConfigError(f"{where}: {TEACHER}...: a tuned table has no row that is another's teacher; name a run with teacher=ID")
     return Spec(
         name, tree["title"], about, paper.get("runs", 1), table_metric, margin, every, rows, columns, own,
-        seeds, baseline, published, tuple(tree.get("notes", ())), tree.get("sort"),
+        seeds, baseline, published, tuple(tree.get("notes", ())), tree.get("sort"), tune,
     )  # fmt: skip
 
 
@@ -266,7 +279,8 @@ def _leaves(tree: Mapping[str, Any], where: str = "") -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Wanted:
-    """One cell and its runs to be: a plan a seed, and the settings in which they depart from the paper's."""
+    """One cell and its runs to be: a plan a seed (in a tuned table several, seed by seed), and the settings in which they depart from the
+    paper's."""
 
     row: Line
     column: Line

@@ -25,7 +25,7 @@ from attnlab.config.compose import compose
 from attnlab.config.targets import ConfigError
 from attnlab.records.index import Records
 from attnlab.tables import request
-from attnlab.tables.fill import ABOUT, fill
+from attnlab.tables.fill import ABOUT, fill, wanted
 from attnlab.tables.model import Note, Table
 from attnlab.tables.plan_cache import plans_of
 from attnlab.tables.spec import departures, read_spec, table_names
@@ -133,6 +133,8 @@ def test_every_table_composes(name: str, tmp_path: Path) -> None:
                 lacking.add((row.label, column.label))
     assert lacking == ({("ssal", "AUROC, energy")} if name.startswith("catalogue_") else set())  # its logits have no energy
     assert compose([*spec.overrides(*cells[-1]), f"seed={spec.seeds[1]}"]).run_id == plans[-1][1].run_id
+    if spec.tune:
+        assert len(wanted(spec, (), spec.seeds[:1], outputs=tmp_path)[0][0].plans) == len(spec.tune.tried())
     assert not list(tmp_path.iterdir())
 
 

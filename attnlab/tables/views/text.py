@@ -191,6 +191,7 @@ def to_csv(table: Table) -> str:
     names = [
         "table", "variant", "row", "column", "metric", "n", "mean", "sd", "low", "high", "paper", "paper_sd", "paper_mark", "paper_source",
         "difference", "verdict", "baseline", "paired_n", "paired_difference", "paired_low", "paired_high", "paired_p", "values", "runs",
+        "chosen",
     ]  # fmt: skip
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
@@ -206,7 +207,7 @@ def to_csv(table: Table) -> str:
             writer.writerow(map(_csv, [
                 table.name, table.variant, row, column, table.metric_of(column).label, cell.n, cell.mean, cell.sd,
                 *(cell.interval or (None, None)),
-                *published, cell.difference, cell.verdict, table.baseline, *beside, values, runs,
+                *published, cell.difference, cell.verdict, table.baseline, *beside, values, runs, " ".join(cell.chosen),
             ]))  # fmt: skip
     return buffer.getvalue()
 

@@ -40,6 +40,13 @@ def asked(function: Callable, *, skip: int = 0) -> tuple[str, ...]:
     return tuple(name for name in names if name in OFFERS and settled.get(name) is None)
 
 
+def takes_shape(function: Callable) -> bool:
+    """Whether a placed module's class wants the shape as its first argument: it is called so, or it is one that must be given."""
+    parameters = list(inspect.signature(function).parameters.values())
+    first = next((one for one in parameters if one.kind in BY_POSITION), None)
+    return any(one.name == "shape" for one in parameters) or (first is not None and first.default is inspect.Parameter.empty)
+
+
 def given(function: Callable, offers: Mapping[str, Any], *, skip: int = 0) -> dict[str, Any]:
     """Those of `offers` that `function` asks for, as keyword arguments."""
     return {name: offers[name] for name in asked(function, skip=skip) if name in offers}

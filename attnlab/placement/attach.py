@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from attnlab.config.asking import asked, given
+from attnlab.config.asking import asked, given, takes_shape
 from attnlab.placement.hooks import TARGET, After, Before, Placed, Placement, ReadsOfReplacement, Recorder, Shape, WritesOfReplacement
 from attnlab.placement.places import dry_run, places_of, shape_of
 from attnlab.placement.spec import Where, resolve, spelt
@@ -115,7 +115,7 @@ class _Restore:
 
 def _build(where: str, module: Callable[..., nn.Module], shape: Shape, offers: Mapping[str, Any]) -> nn.Module:
     try:
-        component = module(shape, **given(module, offers, skip=1))
+        component = module(shape, **given(module, offers, skip=1)) if takes_shape(module) else module(**given(module, offers))
     except (TypeError, ValueError) as error:
         raise ValueError(f"{where}: {error} (at a value of shape {shape})") from error
     if not isinstance(component, nn.Module):

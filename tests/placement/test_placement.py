@@ -131,6 +131,19 @@ def test_after_before_and_replace_compute_what_they_say(x: Tensor) -> None:
     assert torch.equal(model(x), plain)
 
 
+def test_a_module_that_asks_for_no_shape_is_given_none(x: Tensor) -> None:
+    class Twice(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return 2 * x
+
+    model = Backbone().eval()
+    stem = model.stem(x)
+    modules = {"twice": Twice, "relu": nn.ReLU, "drop": partial(nn.Dropout, p=0.3)}
+    with placed(model, {name: {"at": "stem", "module": module} for name, module in modules.items()}, shape=SHAPE) as components:
+        assert components["relu@stem"].inplace is False and components["drop@stem"].p == 0.3
+        assert model.stem(x).equal((2 * stem).relu())
+
+
 def test_several_placed_modules_run_in_config_order(x: Tensor) -> None:
     model = Backbone()
     plain = model.stem(x)

@@ -13,7 +13,7 @@ from attnlab.config.groups import GROUPS, having
 from attnlab.config.targets import config_dir, locate
 
 # the options that cannot change a run's numbers; a target adds parameters of its own by a class attribute of this name
-NOT_IDENTITY = ("name", "force", "check", "retries", "fail_fast", "objective", "halt", "allow_targets", "paths")
+NOT_IDENTITY = ("name", "force", "check", "retries", "fail_fast", "same_code", "objective", "halt", "allow_targets", "paths")
 # what every entry of a group has unless it says otherwise
 IMPLIED = {"_partial_": True, "how": "after"}
 
@@ -28,6 +28,7 @@ class Options:
     check: bool = False
     retries: int = 0
     fail_fast: bool = False
+    same_code: bool = False
     objective: str = "test/acc"
     halt: dict | None = None
     teacher: str | None = None

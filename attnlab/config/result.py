@@ -29,6 +29,7 @@ OPTIONAL = {
     "places": dict[str, str], "pictures": dict[str, str], "parameters": int, "epochs": int, "seconds": float, "images_per_second": float,
     "stage_seconds": dict[str, float], "timings": dict[str, float], "started": float, "finished": float, "device": str,
     "device_kind": str, "precision": str, "threads": int, "versions": dict[str, str], "git": dict, "data": dict, "measured": dict,
+    "code": dict[str, str], "begun_by": list[str],
     "members": list[str], "weights": dict[str, str], "files": dict[str, str], "seeds": dict[str, dict],
 }  # fmt: skip
 DATA = {

@@ -36,7 +36,7 @@ class EvaluationRun:
         self.data = data = make_data(self.plan)
         self.accept(data)
         result |= {**settings.describe(), "data": data.describe()}
-        self.look_at_images()
+        self.look_at_origin()
         trained = Trained(
             network=self.make_network().to(settings.device),
             data=data,
@@ -66,8 +66,8 @@ class EvaluationRun:
     def accept(self, data: ImageData) -> None:
         """ConfigError where the network cannot be asked about these data; the moments they are normalised by may be set."""
 
-    def look_at_images(self) -> None:
-        """Warnings about the images go into the result, which describes them now."""
+    def look_at_origin(self) -> None:
+        """Warnings about the images, and about the network's code, go into the result, which describes them now."""
 
     def folders_of_logits(self) -> tuple[Path, ...]:
         """Where logits of this very network may be kept."""

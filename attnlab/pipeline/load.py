@@ -1,6 +1,7 @@
 """Load: the trained network of a finished run or of a model hub, for use anywhere; its images need not be there."""
 
 import contextlib
+import logging
 import random
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -17,9 +18,12 @@ from attnlab.data.loader import num_batches
 from attnlab.data.task import OneLabel
 from attnlab.pipeline.factory import make_learner
 from attnlab.pipeline.pushed import HUB, fetched, is_pushed, looked_at, network_of_pushed, read_pushed
+from attnlab.records import code
 from attnlab.records.checkpoint import inspect_checkpoint
 from attnlab.records.query import find_run, read_runs
 from attnlab.records.record import FINISHED
+
+log = logging.getLogger("attnlab")
 
 
 class Normalise(nn.Module):
@@ -111,6 +115,8 @@ def load(run: str | Path, *, outputs: str | Path = "outputs", allow_targets: Seq
         if "members" in result or "weights" in result:
             raise ConfigError(f"{where}: holds no weights; load the runs or the file that it was made of")
     plan = plan_of_record(result, paths={"outputs": str(outputs)}, allow=allow_targets, where=where)
+    if others := code.changed(result.get("code", {}), code.code_of(plan, trained=True)):
+        log.warning("%s: trained by other code of %s than the present", where, ", ".join(others))
     data: Any = recorded(result, where=where)
     with _own_random_numbers():
         if pushed:

@@ -16,7 +16,7 @@ from attnlab.ensemble import Ensemble, Renormalised
 from attnlab.ensemble.concatenation import Concatenation
 from attnlab.pipeline.evaluation_run import EvaluationRun
 from attnlab.pipeline.factory import make_learner
-from attnlab.records import images
+from attnlab.records import code, images
 from attnlab.records.checkpoint import read_checkpoint
 from attnlab.records.record import Record, read_history
 
@@ -72,14 +72,17 @@ class Reevaluation(EvaluationRun):
         if self.plan.full["data"]["mean"] is None:  # the network goes on seeing images as it did in training, also those of another set
             data.mean, data.std = tuple(was["mean"]), tuple(was["std"])
 
-    def look_at_images(self) -> None:
-        """Where the data are the run's own by their configuration, but not by their digests."""
+    def look_at_origin(self) -> None:
+        """Where the data are the run's own by their configuration, but not by their digests; where its network is made by other code."""
         result, stored = self.writer.result, self.run.stored
         then, now = stored["data"].get("digests", {}), result["data"]["digests"]
         changed = images.changed(then, now)
         if changed and self.plan.full["data"] == stored["config"].get("data"):
             found = ", ".join(f"{split} ({images.difference(split, then, now)})" for split in changed)
             result["warnings"] = [f"images are not those of {self.run.run_id}: {found}"]
+        if others := code.changed(stored.get("code", {}), code.code_of(self.run.plan, trained=True)):
+            text = f"code is not that of {self.run.run_id}: {', '.join(others)}"
+            result["warnings"] = [*result.get("warnings", ()), text]
 
     def folders_of_logits(self) -> tuple[Path, ...]:
         return self.run.folder, self.record.folder

@@ -3,7 +3,7 @@
 import contextlib
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +21,10 @@ from attnlab.pipeline.factory import make_data, make_evaluators, make_explainers
 from attnlab.pipeline.fit import fit
 from attnlab.pipeline.mirror import about, in_a_sweep, show
 from attnlab.pipeline.teacher import make_teacher
-from attnlab.records import images
+from attnlab.records import code, images
 from attnlab.records.about import clock
 from attnlab.records.checkpoint import read_checkpoint
-from attnlab.records.lookup import record_of, report, skip
+from attnlab.records.lookup import check_code, record_of, report, skip
 from attnlab.records.provenance import started
 from attnlab.records.record import FAILED, FINISHED, HALTED, INTERRUPTED, Record, changed_defaults, from_one
 from attnlab.terminal import as_ctrl_c
@@ -49,8 +49,10 @@ def train(plan: Plan) -> float | None:
         if plan.full["force"] and record.folder.exists():
             log.info("force=true: the old record is kept in %s", record.keep_beside())
             before = {}
+        # before anything is written: a refusal leaves the record as it was
+        begun_by = check_code(plan, record, before, trained=True) if record.checkpoint_path.exists() else ()
         with record.logfile():
-            return Run(plan, record, before=before).go()
+            return Run(plan, record, before=before, begun_by=begun_by).go()
 
 
 def _worker(plan: Plan, record: Record) -> None:
@@ -69,12 +71,15 @@ class Halted(Exception):
 class Run:
     """One run on its way to its record."""
 
-    def __init__(self, plan: Plan, record: Record, *, before: Mapping[str, Any]) -> None:
-        """`before`: what the record said when this process came."""
+    def __init__(self, plan: Plan, record: Record, *, before: Mapping[str, Any], begun_by: Sequence[str] = ()) -> None:
+        """`before`: what the record said when this process came. `begun_by`: modules that are not as they were then."""
         command = " ".join(["python -m attnlab.train", *plan.overrides])
         result = {"run_id": record.run_id, "command": command, "training": plan.training, **started(plan)}
         if "trained_by" in before and record.checkpoint_path.exists():
             result["trained_by"] = before["trained_by"]
+        if others := {*before.get("begun_by", ()), *begun_by} if record.checkpoint_path.exists() else ():
+            result["begun_by"] = sorted(others)
+            result["warnings"] = [f"several codes: it was begun by other code of {', '.join(result['begun_by'])} than it was ended by"]
         self.plan, self.record, self.folder = plan, record, record.folder
         self.result, self.writer = result, ResultWriter(result, record.write)
         self.logger: Any = None
@@ -191,9 +196,8 @@ class Run:
         if measured := self.learner.callbacks.measured():
             self.result["measured"] = measured
             what = f"{', '.join(measured)} decided about these numbers, and may come out otherwise in a repetition"
-            self.result["warnings"] = [
-                f"measured on this machine: {what}; the values in the record's `measured`, as overrides, repeat the run"
-            ]
+            text = f"measured on this machine: {what}; the values in the record's `measured`, as overrides, repeat the run"
+            self.result["warnings"] = [*self.result.get("warnings", ()), text]
 
     def peak_rate(self) -> float | None:
         rate = self.plan.full["optimizer"].get("lr")
@@ -216,6 +220,8 @@ class Run:
             return None
         other, stored = found
         if any(not text.startswith(self.plan.not_trained_on) for text in changed_defaults(stored["config"], self.plan.full)):
+            return None
+        if code.changed(stored.get("code", {}), code.code_of(self.plan, trained=True)):
             return None
         if stored.get("precision") != self.result["precision"] or _train_digest(stored) != _train_digest(self.result):
             return None

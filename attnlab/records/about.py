@@ -77,6 +77,7 @@ def diff_runs(one: StoredRun, two: StoredRun) -> None:
         )
         found["status"] = run.status
         found |= {f"data.digests.{key}": value for key, value in flatten(run.result.get("data", {}).get("digests", {}))}
+        found |= {f"code.{key}": value for key, value in run.result.get("code", {}).items()}
     keys = [key for key in {**about[0], **about[1]} if about[0].get(key, ...) != about[1].get(key, ...)]
     rows = [[key, *(shown(found[key]) if key in found else "-" for found in about)] for key in keys]
     print_table(["", one.run_id, two.run_id], rows or [["the same configuration", "", ""]])

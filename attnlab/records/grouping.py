@@ -8,7 +8,8 @@ from attnlab.config.groups import GROUPS, having
 from attnlab.records.query import StoredRun, is_number, less_is_better, shown
 
 # keys in which the runs of one row may differ without being another experiment
-ASIDE = ("seed", "data.seed", "name", "force", "check", "retries", "fail_fast", "objective", "halt", "allow_targets", "paths", "logger")
+ASIDE = ("seed", "data.seed", "name", "force", "check", "retries", "fail_fast", "same_code", "objective", "halt", "allow_targets", "paths")
+ASIDE += ("logger",)
 ASIDE += ("trainer.checkpoint_seconds", "trainer.progress", "trainer.threads", "data.root", "data.num_workers", "data.resident")
 
 

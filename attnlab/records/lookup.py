@@ -10,7 +10,7 @@ from attnlab.config.build import build
 from attnlab.config.plan import Plan, outputs
 from attnlab.config.result import FINISHED, HALTED, read_result, warnings_in
 from attnlab.config.targets import ConfigError
-from attnlab.records import images
+from attnlab.records import code, images
 from attnlab.records.record import Record, changed_defaults
 
 log = logging.getLogger("attnlab")
@@ -23,8 +23,8 @@ def record_of(plan: Plan) -> Record:
 def finished(plan: Plan, *, stamps: dict[str, str] | None = None) -> tuple[Record, dict[str, Any]] | None:
     """The record of a plan whose run is finished and is not to be made again, and its result. Reads without a lock and writes nothing.
 
-    A result that cannot be trusted is left to the job, which reports what is wrong. ConfigError: the run was made with other defaults, or
-    of other images. stamps: what is known of the files of a configuration of data; a sweep of many jobs looks at them once.
+    A result that cannot be trusted is left to the job, which reports what is wrong. ConfigError: the run was made with other defaults, by
+    other code, or of other images. stamps: what is known of the files of a configuration of data; a sweep of many jobs looks at them once.
     """
     if plan.full["force"] or plan.full["check"]:
         return None
@@ -35,6 +35,7 @@ def finished(plan: Plan, *, stamps: dict[str, str] | None = None) -> tuple[Recor
     changed = [text for text in changed_defaults(stored["config"], plan.full) if not text.startswith(plan.ignored)]
     if changed:
         raise ConfigError(f"{record.result_path} was made with other defaults ({'; '.join(changed[:3])}); force=true runs afresh")
+    check_code(plan, record, stored)
     check_images(plan, record, stored, stamps={} if stamps is None else stamps)
     return record, stored
 
@@ -42,6 +43,21 @@ def finished(plan: Plan, *, stamps: dict[str, str] | None = None) -> tuple[Recor
 def is_halted(plan: Plan) -> bool:
     """Whether a plan's run was told to end for now."""
     return read_result(record_of(plan).folder).status == HALTED
+
+
+def check_code(plan: Plan, record: Record, stored: Mapping[str, Any], *, trained: bool = False) -> list[str]:
+    """The modules that a run (trained: its network) was made by and that are others now, which is said. ConfigError: one is of a package
+    other than attnlab, but for same_code=true. Who changes a component of hers wants its numbers, and not those of before."""
+    found = code.changed(stored.get("code", {}), code.code_of(plan, trained=trained))  # an early record has none
+    theirs = code.foreign(found)
+    if theirs and not plan.full["same_code"]:
+        raise ConfigError(
+            f"{', '.join(theirs)}: the code is not that of {record.result_path}; force=true runs afresh and keeps the old record beside, "
+            "same_code=true says that it computes the same"
+        )
+    if found:
+        log.info("%s: made by other code of %s", record.run_id, ", ".join(found))
+    return found
 
 
 def check_images(plan: Plan, record: Record, stored: Mapping[str, Any], *, stamps: dict[str, str]) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from attnlab.config.plan import Plan
+from attnlab.records.code import code_of
 from attnlab.records.record import RUNNING
 
 
@@ -22,6 +23,7 @@ def started(plan: Plan) -> dict[str, Any]:
         "stage_seconds": {},
         "versions": versions(),
         "git": git_state(),
+        "code": code_of(plan),
         "started": time.time(),
     }
 

@@ -8,7 +8,7 @@ from typing import Any
 from attnlab.config.compose import loosen, typed
 from attnlab.config.targets import ConfigError
 
-NOT_TUNED = ("objective", "paths.outputs", "force", "check", "name", "retries", "fail_fast", "halt", "allow_targets")
+NOT_TUNED = ("objective", "paths.outputs", "force", "check", "name", "retries", "fail_fast", "same_code", "halt", "allow_targets")
 
 
 @dataclass(frozen=True)

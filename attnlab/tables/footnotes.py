@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from attnlab.config.result import warnings_in
+from attnlab.records import code
 from attnlab.records.index import Records, digests
 from attnlab.records.record import FINISHED, changed_defaults
 from attnlab.tables import statistics
@@ -33,6 +34,7 @@ def footnotes(
         notes += _machine_notes(everything)
         notes += _version_notes(everything)
         notes += _default_notes(cells, records)
+        notes += _code_notes(cells, records)
         notes += _warning_notes(everything)
     counts = sorted({cell.n for cell in filled.values()})
     notes.append(Note("seeds", f"seeds: {asked} asked; cells have {counts[0]}" + (f" to {counts[-1]}" if counts[-1] > counts[0] else "")))
@@ -49,6 +51,16 @@ def footnotes(
         counted = ", ".join(f"{count} [{mark}]" for mark, count in sorted(marks.items()))
         notes += [Note("verdict", rule), Note("published", f"published values: {counted}")]
     return [*notes, *(Note("own", text) for text in spec.notes)]
+
+
+def _code_notes(cells: Sequence["Wanted"], records: Records) -> list[Note]:
+    """Records that were made by other code of a component than the present one: same address, perhaps other numbers."""
+    found: Counter[str] = Counter()
+    for address, plan in {plan.address: plan for cell in cells for plan in cell.plans}.items():
+        run = records.find(address)
+        if run.status == FINISHED:
+            found.update(code.changed(run.result.get("code", {}), code.code_of(plan)))
+    return [Note("code", f"made by other code of {module} than the present: {count} runs") for module, count in found.most_common()]
 
 
 def _counted(what: str, values: Sequence[str]) -> str:

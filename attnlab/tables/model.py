@@ -98,8 +98,8 @@ class Cell:
 class Note:
     """A footnote.
 
-    kind: variant | tuned | data | ood | epochs | device | machine | version | commit | warning | defaults | seeds | unfinished | verdict |
-    published | own.
+    kind: variant | tuned | data | ood | epochs | device | machine | version | commit | warning | defaults | code | seeds | unfinished |
+    verdict | published | own.
     """
 
     kind: str

@@ -23,6 +23,7 @@ from attnlab import table as command
 from attnlab.config.cells import compose_cells
 from attnlab.config.compose import compose
 from attnlab.config.targets import ConfigError
+from attnlab.records.code import code_of
 from attnlab.records.index import Records
 from attnlab.tables import request
 from attnlab.tables.fill import ABOUT, fill, wanted
@@ -398,6 +399,15 @@ def test_another_default_of_a_component_is_told(moons: Any) -> None:
     put(moons.outputs, plan, 0.5, config=config)
     notes = fill(moons.spec, outputs=moons.outputs)[0].notes
     assert any(note.kind == "defaults" and f"in 1 runs: data.{key} was another" in note.text for note in notes)
+
+
+def test_other_code_of_a_component_is_told(moons: Any) -> None:
+    plans = moons.plans["plain", "noise .1"]
+    for plan, digest in zip(plans, ("0" * 16, code_of(plans[1])["attnlab.backbones.mlp2d"], "1" * 16)):
+        shutil.rmtree(moons.outputs / "runs" / plan.run_id)
+        put(moons.outputs, plan, 0.9, code={"attnlab.backbones.mlp2d": digest, "attnlab.gone": "2" * 16})
+    notes = [note.text for note in fill(moons.spec, outputs=moons.outputs)[0].notes if note.kind == "code"]
+    assert notes == ["made by other code of attnlab.backbones.mlp2d than the present: 2 runs"]
 
 
 def test_overrides_make_a_variant_and_other_data(moons: Any) -> None:

@@ -28,7 +28,7 @@ class Options:
     check: bool = False
     retries: int = 0
     fail_fast: bool = False
-    same_code: bool = False
+    same_code: bool | None = None
     objective: str = "test/acc"
     halt: dict | None = None
     teacher: str | None = None

@@ -46,11 +46,12 @@ def train(plan: Plan) -> float | None:
         done, objective = skip(plan)
         if done:
             return objective
-        if plan.full["force"] and record.folder.exists():
-            log.info("force=true: the old record is kept in %s", record.keep_beside())
-            before = {}
         # before anything is written: a refusal leaves the record as it was
-        begun_by = check_code(plan, record, before, trained=True) if record.checkpoint_path.exists() else ()
+        begun_by = () if plan.full["force"] else check_code(plan, record, before, trained=before.get("status") != FINISHED)
+        anew = "force=true" if plan.full["force"] else "same_code=false" if begun_by and plan.full["same_code"] is False else ""
+        if anew and record.folder.exists():
+            log.info("%s: the old record is kept in %s", anew, record.keep_beside())
+            before, begun_by = {}, ()
         with record.logfile():
             return Run(plan, record, before=before, begun_by=begun_by).go()
 

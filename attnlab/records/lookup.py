@@ -35,7 +35,8 @@ def finished(plan: Plan, *, stamps: dict[str, str] | None = None) -> tuple[Recor
     changed = [text for text in changed_defaults(stored["config"], plan.full) if not text.startswith(plan.ignored)]
     if changed:
         raise ConfigError(f"{record.result_path} was made with other defaults ({'; '.join(changed[:3])}); force=true runs afresh")
-    check_code(plan, record, stored)
+    if check_code(plan, record, stored) and plan.full["same_code"] is False:
+        return None
     check_images(plan, record, stored, stamps={} if stamps is None else stamps)
     return record, stored
 
@@ -45,15 +46,21 @@ def is_halted(plan: Plan) -> bool:
     return read_result(record_of(plan).folder).status == HALTED
 
 
+def goes_on(plan: Plan) -> bool:
+    """Whether a plan's run has a checkpoint to go on from; a finished one that is made again has not (`force`, `same_code=false`)."""
+    record = record_of(plan)
+    return not plan.full["force"] and record.checkpoint_path.exists() and read_result(record.folder).status != FINISHED
+
+
 def check_code(plan: Plan, record: Record, stored: Mapping[str, Any], *, trained: bool = False) -> list[str]:
     """The modules that a run (trained: its network) was made by and that are others now, which is said. ConfigError: one is of a package
-    other than attnlab, but for same_code=true. Who changes a component of hers wants its numbers, and not those of before."""
+    other than attnlab, and `same_code` does not say what to do. Who changes a component of hers wants its numbers, not those of before."""
     found = code.changed(stored.get("code", {}), code.code_of(plan, trained=trained))  # an early record has none
     theirs = code.foreign(found)
-    if theirs and not plan.full["same_code"]:
+    if theirs and plan.full["same_code"] is None:
         raise ConfigError(
-            f"{', '.join(theirs)}: the code is not that of {record.result_path}; force=true runs afresh and keeps the old record beside, "
-            "same_code=true says that it computes the same"
+            f"{', '.join(theirs)}: the code is not that of {record.result_path}; same_code=false runs afresh what it has changed and keeps "
+            "the old records beside, same_code=true says that it computes the same"
         )
     if found:
         log.info("%s: made by other code of %s", record.run_id, ", ".join(found))

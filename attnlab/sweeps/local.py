@@ -19,7 +19,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from attnlab.records.lookup import record_of
+from attnlab.records.lookup import goes_on, record_of
 from attnlab.sweeps import board
 from attnlab.sweeps.commands import note_end, words_of
 from attnlab.sweeps.devices import count_cpus, find_devices
@@ -139,14 +139,14 @@ class LocalLauncher:
         path.parent.mkdir(parents=True, exist_ok=True)
         words = self.command(job)
         job.started = time.time()
-        checkpoint = record_of(job.plan).checkpoint_path
+        resumed = goes_on(job.plan)
         with open(path, "ab") as output:
             output.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} python {' '.join(words[1:])}\n".encode())
             output.flush()
             process = self.process(words, self.environment(job, slots), output.fileno())
         for slot in slots:
             self.free.remove(slot)
-        child = Child(job, slots, process, path, checkpoint.exists() and not job.plan.full["force"], left)
+        child = Child(job, slots, process, path, resumed, left)
         self.children.append(child)
         self.board.started(job, slots if self.devices else [])
 

@@ -10,7 +10,7 @@ from attnlab.config.checks import check
 from attnlab.config.compose import typed, unresolved
 from attnlab.config.plan import Plan
 from attnlab.config.targets import ConfigError
-from attnlab.records.lookup import finished, is_halted, record_of
+from attnlab.records.lookup import finished, goes_on, is_halted
 from attnlab.sweeps.journal import DONE, HALTED, INTERRUPTED, RESUMED, SKIPPED, Job, Journal, first_line
 from attnlab.terminal import console
 
@@ -59,7 +59,7 @@ class Task:
             job.started = time.time()
             try:
                 skipped = finished(plan)
-                resumed = resumed or (not plan.full["force"] and record_of(plan).checkpoint_path.exists())
+                resumed = resumed or goes_on(plan)
                 job.value = self.job(plan)
                 job.outcome = SKIPPED if skipped else HALTED if is_halted(plan) else RESUMED if resumed else DONE
                 return

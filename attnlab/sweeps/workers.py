@@ -24,7 +24,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from attnlab.records.lookup import record_of
+from attnlab.records.lookup import goes_on, record_of
 from attnlab.sweeps.board import Board
 from attnlab.sweeps.commands import note_end, words_of
 from attnlab.sweeps.journal import DONE, FAILED, INTERRUPTED, RESUMED, Job
@@ -124,7 +124,7 @@ class DaskLauncher:
     def send(self, job: Job, log: Path, left: int) -> "Sent":
         limits = {"log": str(log), "stop": str(self.stop), "threads": self.threads, "patience": self.patience}
         key = f"{job.plan.run_id}-{uuid.uuid4().hex[:8]}"
-        resumed = record_of(job.plan).checkpoint_path.exists() and not job.plan.full["force"]
+        resumed = goes_on(job.plan)
         size = log.stat().st_size if log.exists() else 0
         job.started = time.time()
         future = self.client.submit(run_command, words_of(self.config, job), folder=os.getcwd(), **limits, key=key, pure=False)

@@ -127,10 +127,16 @@ def test_a_changed_component_of_ones_own_is_not_taken_for_the_old_one(tmp_path: 
     assert again.code == 1 and not again.traceback and theirs.result() == made
     told = "theirs_changed.layers: the code is not that of "
     assert told in again.last_line and again.last_line.endswith("same_code=true says that it computes the same")
+    (folder,) = theirs.folders()
     swept = theirs.run("-m", "seed=0,1")
     assert swept.code == 1 and told in swept.err and "1 done" in swept.err  # the other one is made by the new code
     assert "finished before" in theirs.run("same_code=true").err
-    assert theirs.run("force=true").code == 0 and "finished before" in theirs.run().err
+    (kept,) = theirs.folders() - {folder}
+    then = (kept / "result.json").read_text()
+    anew = theirs.run("-m", "seed=0,1", "same_code=false")  # that which is of other code, and no more
+    assert anew.code == 0 and "1 done, 1 skipped" in anew.err and "same_code=false: the old record is kept in" in anew.err
+    assert "finished before" in theirs.run().err and (kept / "result.json").read_text() == then
+    assert len(list(theirs.outputs.rglob("result.json"))) == 3
 
 
 def test_a_run_that_goes_on_under_other_code_says_so(tmp_path: Path) -> None:

@@ -93,6 +93,10 @@ class Cell:
     others: tuple[RunOfCell, ...] = ()
     chosen: tuple[str, ...] = ()
 
+    @property
+    def every(self) -> tuple[RunOfCell, ...]:
+        return (*self.runs, *self.others)
+
 
 @dataclass(frozen=True)
 class Note:

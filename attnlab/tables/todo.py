@@ -33,7 +33,7 @@ class Todo:
 def todo(table: Table, cells: Sequence[Wanted]) -> list[Todo]:
     """Every run once, in the order of the table; seed by seed, so that an early stop leaves all cells with some."""
     found: dict[str, Todo] = {}
-    runs = {key: {run.address: run for run in (*cell.runs, *cell.others)} for key, cell in table.cells.items()}
+    runs = {key: {run.address: run for run in cell.every} for key, cell in table.cells.items()}
     for number in range(len(cells[0].plans)):
         for cell in cells:
             key = cell.row.label, cell.column.label
@@ -114,8 +114,8 @@ def spell(seconds: float) -> str:
 
 def plan_text(table: Table, jobs: Sequence[Todo], records: Records, *, outputs: Path = Path("outputs")) -> str:
     """The missing runs, cell by cell, with their commands and an estimate."""
-    total = len({run.address for cell in table.cells.values() for run in (*cell.runs, *cell.others)})
-    running = sorted({run.run_id for cell in table.cells.values() for run in (*cell.runs, *cell.others) if run.status == RUNNING})
+    total = len({run.address for cell in table.cells.values() for run in cell.every})
+    running = sorted({run.run_id for cell in table.cells.values() for run in cell.every if run.status == RUNNING})
     lines = [f"{table.name}: {len(jobs)} of {total} runs to do" + (f", {len(running)} running" if running else "")]
     where = [] if outputs == Path("outputs") else [f"paths.outputs={outputs}"]
     groups: dict[tuple[Any, ...], list[Todo]] = {}

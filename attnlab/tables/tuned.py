@@ -97,7 +97,7 @@ def choose(tune: Tune, runs: Sequence[RunOfCell], judged: Mapping[str, float | N
 def notes(tune: Tune, cells: Mapping[tuple[str, str], Cell], choices: Mapping[tuple[str, str], Choice]) -> list[Note]:
     """What was tried, what was chosen where, and what a reader would doubt: an end of the range, combinations that failed."""
     tried = "; ".join(f"{key} {', '.join(values)}" for key, values in tune.over.items())
-    seeds = max(len(cell.runs) + len(cell.others) for cell in cells.values()) // len(tune.tried())
+    seeds = max(len(cell.every) for cell in cells.values()) // len(tune.tried())
     budget = f"{len(tune.tried())} x {seeds} runs a cell"
     found = [Note("tuned", f"tuned, a cell at a time, by the mean of {tune.by} over its seeds: {tried}; {budget}")]
     for words in tune.tried():

@@ -163,7 +163,7 @@ def _log_whole(table: Table, run: Review, folder: Path) -> str | None:
                 logged.add(path)
         run.numbers({f"mean/{key}": cell.mean}, table.metric_of(cell.column).direction)
     verdicts = Counter(cell.verdict for cell in table.cells.values())
-    states = Counter(one.status for cell in table.cells.values() for one in cell.runs)
+    states = Counter(one.status for cell in table.cells.values() for one in cell.every)
     run.summary(
         {f"verdicts/{slug(name)}": count for name, count in verdicts.items()} | {f"runs/{name}": count for name, count in states.items()}
     )

@@ -96,6 +96,8 @@ def _facts(metric: Metric, cell: Cell, finished: Sequence[RunFolder]) -> str:
         facts.append(("Ours", f"{number(cell.mean, digits)}{sd}, n = {cell.n}"))
     if cell.interval:
         facts.append(("95% interval", span(cell.interval, digits)))
+    if cell.chosen:
+        facts.append(("Tuned to", escape(" ".join(cell.chosen))))
     if cell.paper:
         sd = f" ± {number(cell.paper.sd, digits)}" if cell.paper.sd is not None else ""
         source = ", ".join(filter(None, [cell.paper.source, MARKS.get(cell.paper.mark, cell.paper.mark)]))

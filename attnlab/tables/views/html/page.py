@@ -95,7 +95,7 @@ def about(table: Table) -> str:
 
 def state(table: Table) -> str:
     """`5 of 12 runs finished; 2 failed, 5 missing`."""
-    runs = Counter({run.run_id: run.status for cell in table.cells.values() for run in cell.runs}.values())  # columns share them
+    runs = Counter({run.run_id: run.status for cell in table.cells.values() for run in cell.every}.values())  # columns share them
     rest = [f"{runs[status]:,} {called(status, runs[status])}" for status in STATUSES[1:] if runs[status]]
     return f"{runs['finished']:,} of {plural(sum(runs.values()), 'run')} finished" + (f"; {', '.join(rest)}" if rest else "")
 

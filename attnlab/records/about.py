@@ -3,6 +3,7 @@
 from typing import Any
 
 from attnlab.config.overrides import permits
+from attnlab.records.code import foreign
 from attnlab.records.query import StoredRun, evaluations_of, flatten, is_number, shown
 from attnlab.records.record import read_history
 from attnlab.terminal import print_table, visible
@@ -29,7 +30,7 @@ def clock(seconds: float) -> str:
 
 
 def show_run(run: StoredRun) -> None:
-    result = run.result
+    result, made = run.result, run.result.get("code", {})
     print(visible(f"{run.run_id}  {run.status}"))
     data = {key: value for key, value in result.get("data", {}).items() if key != "classes"}
     lines = {
@@ -45,6 +46,7 @@ def show_run(run: StoredRun) -> None:
         "data": ", ".join(f"{key} {shown(value)}" for key, value in flatten(data)),
         "versions": ", ".join(f"{name} {version}" for name, version in result.get("versions", {}).items()),
         "git": ", ".join(f"{key} {shown(value)}" for key, value in (result.get("git") or {}).items()),
+        "code": ", ".join(f"{name} {made[name][:8]}" for name in foreign(made)),
         "warnings": "; ".join(run.warnings),
         "error": run.error,
         "log": str(run.folder / "train.log") if run.error and (run.folder / "train.log").exists() else None,

@@ -119,6 +119,8 @@ def test_a_changed_component_of_ones_own_is_not_taken_for_the_old_one(tmp_path: 
     assert theirs.run().code == 0
     made = theirs.result()
     assert {"theirs_changed.gate", "theirs_changed.layers"} <= made["code"].keys()
+    shown = theirs.run("show", made["run_id"], f"paths.outputs={theirs.outputs}", command="runs").out
+    assert f"theirs_changed.gate {made['code']['theirs_changed.gate'][:8]}" in shown and "attnlab.losses" not in shown
     theirs.write("gate.py", SCALE.format(package=theirs.name).replace("# a helper", "# of mine").replace("y = 2 x", "twice"))
     theirs.write("other.py", "import random\n")  # nobody imports it
     assert "finished before" in theirs.run().err

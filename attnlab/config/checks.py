@@ -96,8 +96,11 @@ def _check_options(tree: dict[str, Any]) -> None:
         tree[key] = tree.get(key) or {}  # of `evaluator=[]`
     for key in having(several=False, optional=True):
         tree.setdefault(key, {})  # a record from before the group was there
-    tree.setdefault("halt", None)  # a record from before it was there
-    options = {field.name: field.type for field in dataclasses.fields(Options)}
+    options = {}
+    for option in dataclasses.fields(Options):
+        options[option.name] = option.type
+        if option.default is None:
+            tree.setdefault(option.name, None)  # a record from before the option was there
     for key, value in tree.items():
         if group := GROUPS.get(key):
             if value is not None and not isinstance(value, Mapping):

@@ -1,5 +1,6 @@
 """A run is its configuration: what moves its address and what does not."""
 
+import json
 import re
 from pathlib import Path
 
@@ -9,6 +10,7 @@ from attnlab.config.compose import compose
 from attnlab.config.groups import GROUPS
 from attnlab.config.plan import address_of
 from attnlab.config.targets import config_dir
+from attnlab.pipeline.load import plan_of_record
 
 BASE = ["logger=none", "model.width=8"]
 
@@ -123,6 +125,14 @@ def test_the_address_of_a_third_partys_component_stays(tmp_path: Path, monkeypat
     words = ["attention=halve", "attention.halve.by=3", f"hydra.searchpath=[file://{tmp_path}/conf]", "allow_targets=[theirs_pinned]"]
     plan = compose(words)
     assert (plan.address, plan.training) == ("bf46d8d7", "820671b9")
+
+
+def test_a_record_from_before_an_option_was_there_is_read() -> None:
+    """What is in it was written by an earlier version; options and groups that have come since are at their defaults."""
+    record = json.loads((Path(__file__).parent / "early_record.json").read_text())
+    plan = plan_of_record(record, paths={"outputs": "elsewhere"}, allow=(), where="early")
+    assert {"halt", "same_code"} <= plan.full.keys() - record["config"].keys()
+    assert plan.address == compose(record["overrides"]).address == record["run_id"].rpartition("-")[2]
 
 
 def test_the_address_does_not_know_where_code_lives() -> None:

@@ -34,8 +34,8 @@ class ChannelPropagation:
     Raises ValueError: a value out of range; a glob that names no batch norm with weights.
     Differs from the authors' code in: a layer that would lose all channels keeps its most useful ones; a layer whose gradients are all 0
     (or overflow, with 16-mixed) adds nothing instead of NaN; the exported network has the masked channels' running statistics and biases
-    right; utilities start at 0 (there 1 / C in a ResNet, which the decay takes away within the warm-up). N - round(N p) - 1 channels are kept,
-    as in the code, since the comparison is strict. Logged: `channels/kept`, a share.
+    right; utilities start at 0 (there 1 / C in a ResNet, which the decay takes away within the warm-up). N - round(N p) - 1 channels are
+    kept, as in the code, since the comparison is strict. Logged: `channels/kept`, a share.
     """
 
     every = 1

@@ -18,11 +18,13 @@ if TYPE_CHECKING:
 def moved(x: Tensor, t_B4: Tensor, *, angle: float, shift: float, scale: float) -> Tensor:
     """Images under similarities, bilinear, reflected at the border. t in [-1, 1]: rotation by t_0 `angle` degrees about the centre, then
     translation by (t_1, t_2) `shift` in half images (right, down), magnification by (1 + `scale`)^t_3."""
+    aspect = x.shape[2] / x.shape[3]  # the grid's units are half an image's height and half its width
     turn, zoom = t_B4[:, 0] * math.radians(angle), (1 + scale) ** -t_B4[:, 3]
     cos, sin = zoom * turn.cos(), zoom * turn.sin()
     right, down = -t_B4[:, 1] * shift, -t_B4[:, 2] * shift
     # from a place in the moved image back to the place in x
-    back_B23 = torch.stack([cos, sin, cos * right + sin * down, -sin, cos, cos * down - sin * right], 1).view(-1, 2, 3)
+    across, along = sin * aspect, sin / aspect
+    back_B23 = torch.stack([cos, across, cos * right + across * down, -along, cos, cos * down - along * right], 1).view(-1, 2, 3)
     grid = F.affine_grid(back_B23, list(x.shape), align_corners=False)
     return F.grid_sample(x, grid, padding_mode="reflection", align_corners=False)
 

@@ -34,7 +34,8 @@ class ChannelPropagation:
     Raises ValueError: a value out of range; a glob that names no batch norm with weights.
     Differs from the authors' code in: a layer that would lose all channels keeps its most useful ones; a layer whose gradients are all 0
     (or overflow, with 16-mixed) adds nothing instead of NaN; the exported network has the masked channels' running statistics and biases
-    right. N - round(N p) - 1 channels are kept, as in the code, since the comparison is strict. Logged: `channels/kept`, a share.
+    right; utilities start at 0 (there 1 / C in a ResNet, which the decay takes away within the warm-up). N - round(N p) - 1 channels are
+    kept, as in the code, since the comparison is strict. Logged: `channels/kept`, a share.
     """
 
     every = 1
@@ -110,7 +111,7 @@ def updated(utility_N: Tensor, mask_N: Tensor, taylor: Sequence[Tensor], *, deca
 
 def masks_of(utility_N: Tensor, sizes: Sequence[int], *, rate: float) -> list[Tensor]:
     """Which channels take part, 0 or 1, a tensor (C,) a layer."""
-    threshold = utility_N.sort().values[round(len(utility_N) * rate)]
+    threshold = utility_N.sort().values[min(round(len(utility_N) * rate), len(utility_N) - 1)]
     return [((u_C > threshold) | (u_C >= u_C.max()) & (u_C.max() <= threshold)).to(u_C.dtype) for u_C in utility_N.split(list(sizes))]
 
 

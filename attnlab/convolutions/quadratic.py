@@ -25,7 +25,7 @@ class QuadraticConv2d(nn.Module):
     full      y_o = sign * p'^T Q_o p', p' = [p; 1], Q (O, P+1, P+1) from Glorot's uniform rule: quadratic, linear and constant part in one.
               sign is -1 with `negate`, the authors' default. As in their code Q is not kept symmetric; only (Q + Q^T) / 2 matters.
     low_rank  y_o = sum_r s_or (a_or * x)^2 + b_o * x + c_o: R convolutions per output channel, squared, beside the displaced one (b, c),
-              which is kept with its weights. Ours: s starts at 0, so the layer starts as the displaced convolution; a by He's rule.
+              which is kept with its weights. Ours: s starts at 0, so the layer starts as the displaced convolution; a has variance 1 / P.
 
     The full form has O (C k k + 1)^2 parameters: 128 million in the paper's ResNet-20 instead of .27, so it is no comparison at equal
     parameters. The low-rank form has (R + 1) as many weights as the convolution.

@@ -25,7 +25,8 @@ class Sensitivity:
     Args:
         sigma: > 0, standard deviation of the noise, in units of pixels in [0, 1] (the paper: 0.1), whatever the normalisation.
 
-    Raises ValueError: sigma not above 0. The noise is drawn on the CPU from the run's seed. Moved images are not clipped to [0, 1].
+    Raises ValueError: sigma not above 0. The noise is drawn on the CPU from the run's seed. Moved images are not clipped to [0, 1]. Both
+    passes are in fp32, whatever the run's precision: weight decay takes what logits have in common down to where bf16 rounds.
     """
 
     takes_label_sets = True
@@ -36,6 +37,8 @@ class Sensitivity:
         self.sigma = sigma
 
     def run(self, trained: Trained) -> dict[str, float]:
+        from attnlab.ood.extract import extract
+
         _, std_C = trained.data.moments()
 
         def moved() -> Iterator[tuple[Tensor, Tensor]]:
@@ -43,5 +46,5 @@ class Sensitivity:
                 scale = x.new_tensor(std_C).view(-1, *[1] * (x.ndim - 2))
                 yield x + self.sigma * torch.randn(x.shape).to(x.device) / scale, y
 
-        logits_NK, moved_NK = trained.bank(TEST).logits, trained.extract(moved()).logits
+        logits_NK, moved_NK = (extract(trained.network, batches).logits for batches in (trained.loader(TEST), moved()))
         return {"sensitivity/output": float(output_sensitivity(logits_NK, moved_NK))}

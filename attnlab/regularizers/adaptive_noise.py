@@ -15,8 +15,8 @@ class AdaptiveNoise(nn.Module):
 
         y = x + strength std_c e,   e ~ N(0, 1) per value,   std_c the deviation of channel c over the batch and positions
 
-    std has no gradient. In eval std is its running mean over training, so that an image's noise does not depend on the other images of its
-    batch, and the network is a stochastic one: `test` says what its noise is.
+    std has no gradient. In eval std is the root of its running variance in training, so that an image's noise does not depend on the other
+    images of its batch, and the network is a stochastic one: `test` says what its noise is.
 
     Established (abstract): a student starts from a deterministic teacher's weights and gets noise whose strength follows statistics of the
     mini-batch; it stays stochastic at test time. Ours: the law above, its place, the running std, `strength`. A student of a trained
@@ -27,7 +27,8 @@ class AdaptiveNoise(nn.Module):
         shape: (C, ...) of the place.
         strength: >= 0; 0.1 to 0.5.
         test: `seeded`: in eval e comes from a generator that starts anew with every pass, so that results repeat (a position in the batch
-            always has the same noise). `fresh`: from PyTorch's own generator: another draw a pass. `off`: y = x in eval.
+            always has the same noise, and all places draw one sequence: of maps of one shape the same noise). `fresh`: from PyTorch's own
+            generator: another draw a pass. `off`: y = x in eval.
         momentum: weight of the newest batch in the running variance, in (0, 1].
 
     Shapes: x (B, C, ...) -> same, same dtype and memory format. Raises ValueError for values out of range.

@@ -56,7 +56,7 @@ class ProbabilityGuidedMaxout(nn.Linear):
             keep_B = 1 - self.drop * (probability_BK * soft_BK).sum(1)
             mask_BF = smallest(x_BF, keep_B)
             self.kept = keep_B.mean()
-        factor_B1 = (self.scale / keep_B).unsqueeze(1)
+        factor_B1 = (self.scale / keep_B.clamp_min(1e-6)).unsqueeze(1)  # drop=1, q=1: nothing is kept, and 0 / 0 would be NaN
         return super().forward((x_BF * (mask_BF * factor_B1)).to(x_BF.dtype))
 
     @property

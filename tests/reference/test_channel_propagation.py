@@ -158,8 +158,26 @@ def test_no_layer_is_emptied_and_nothing_known_masks_nothing() -> None:
     first, second = masks_of(torch.tensor([0.1, 0.2, 3.0, 4.0, 5.0]), [2, 3], rate=0.5)
     assert first.tolist() == [0, 1] and second.tolist() == [0, 1, 1]
     assert torch.cat(masks_of(torch.zeros(6), [2, 4], rate=0.5)).tolist() == [1] * 6
+    assert torch.cat(masks_of(torch.arange(16.0), [8, 8], rate=0.99)).nonzero()[:, 0].tolist() == [7, 15]  # round(N p) = N
     dead = updated(torch.ones(3), torch.ones(3), [torch.zeros(2), torch.tensor([torch.inf])], decay=0.5)
     assert dead.tolist() == [0.5] * 3
+
+
+def test_of_vectors_it_is_the_product_and_the_share_kept_is_logged() -> None:
+    torch.manual_seed(0)
+    backbone = nn.Sequential(nn.Linear(3, 6), nn.BatchNorm1d(6), nn.ReLU(), nn.Linear(6, 2)).double()
+    learner = SimpleNamespace(network=SimpleNamespace(backbone=backbone), total_steps=4, settings=SimpleNamespace(world_size=1))
+    callback, row = ChannelPropagation(rate=0.5, warmup=0.0), {}
+    callback.on_fit_start(learner)
+    x = torch.randn(7, 3, dtype=torch.float64)
+    a = backbone[1](backbone[0](x)).detach().requires_grad_()
+    (g,) = torch.autograd.grad(backbone[3](backbone[2](a)).square().mean(), a)
+    backbone(x).square().mean().backward()
+    callback.on_step(learner, 1)
+    v_C = torch.stack([sum(abs(a[b, c].detach() * g[b, c]) for b in range(7)) for c in range(6)])
+    same(callback.utility_N, v_C / v_C.max())
+    callback.on_epoch_end(learner, row)
+    assert row == {"channels/kept": pytest.approx(2 / 6)}
 
 
 def test_a_layer_that_took_no_part_has_no_utility() -> None:

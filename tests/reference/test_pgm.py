@@ -67,6 +67,10 @@ def test_hand_made() -> None:
     for label, expected in ((0, (1 + 2) * 2), (1, 10), (-1, 10)):
         assert module(x, torch.tensor([label]))[0, 0] == 1000 * expected
     assert module(x)[0, 0] == 10000
+    module.drop = 1.0  # of a sure image nothing is left: 0, and no gradient but that of the bias
+    y = module(x.requires_grad_(), torch.tensor([0]))
+    y.sum().backward()
+    assert not y.any() and not x.grad.any() and not module.scale.grad.any()
     assert module.eval()(x, torch.tensor([0]))[0, 0] == 10000
 
 

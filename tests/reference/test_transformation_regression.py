@@ -33,6 +33,16 @@ def test_rotation_translation_and_magnification() -> None:
     assert math.isfinite(y.sum())
 
 
+def test_a_turn_keeps_shapes_where_an_image_is_not_square() -> None:
+    x = torch.zeros(1, 1, 8, 16, dtype=torch.float64)
+    x[..., 2:6, 6:10] = torch.randn(4, 4, dtype=torch.float64)  # a square about the centre
+    for amount in (1.0, -1.0):
+        y = moved(x, torch.tensor([[amount, 0, 0, 0]], dtype=torch.float64), **NONE)
+        torch.testing.assert_close(y[..., 2:6, 6:10], x[..., 2:6, 6:10].rot90(-int(amount), (2, 3)))
+    y = moved(x, torch.tensor([[1.0, 0.5, 0, 0]], dtype=torch.float64), **NONE)  # and then a quarter of half the width, 2 columns, right
+    torch.testing.assert_close(y[..., 2:6, 8:12], x[..., 2:6, 6:10].rot90(-1, (2, 3)))
+
+
 def test_features_are_learned_and_a_run_starts_from_them(run) -> None:
     first = run("algorithm=transformation_regression", "evaluator=none", "trainer.max_epochs=4")
     losses = [float(line.split(",")[1]) for line in (first["folder"] / "metrics.csv").read_text().splitlines()[1:]]

@@ -20,7 +20,7 @@ from typing import Any
 from attnlab.config.completion import choices, completed, run_ids
 from attnlab.config.compose import compose
 from attnlab.config.groups import GROUPS, having
-from attnlab.config.overrides import key_of, permits
+from attnlab.config.overrides import OPTIONS, PERMISSIONS, key_of, permits
 from attnlab.config.plan import Plan
 from attnlab.config.targets import ConfigError
 from attnlab.terminal import console, leave, one_line, tells_version
@@ -71,6 +71,9 @@ def plan_of(folder: Path, overrides: list[str]) -> tuple[Plan, dict[str, Any]]:
     if stored["status"] != records.FINISHED:
         raise ValueError(f"run={folder}: is {stored['status']}, not finished; repeat its command first: {stored.get('command')}")
     given = {key_of(text) for text in overrides}
+    free = ", ".join(("data", *ASKED))
+    if own_options := sorted(given & OPTIONS - set(PERMISSIONS)):
+        raise ValueError(f"{own_options[0]} is the run's own and cannot be changed here; take another run, or change only {free}")
     chosen_anew = {key for key in given if key in GROUPS}
     own, theirs = read_overrides(folder, stored)
     kept = [text for text in own if (key := key_of(text)) not in given and key.partition(".")[0] not in chosen_anew]
@@ -88,7 +91,6 @@ def plan_of(folder: Path, overrides: list[str]) -> tuple[Plan, dict[str, Any]]:
     groups = [key for key in GROUPS if key not in FREE]
     changed = [key for key in groups if records.changed_defaults(stored["config"].get(key) or {}, plan.full[key] or {})]
     if changed:
-        free = ", ".join(("data", *ASKED))
         raise ValueError(f"{changed[0]} is the run's own and cannot be changed here; train another run, or change only {free}")
     return plan, stored
 

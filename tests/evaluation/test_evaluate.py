@@ -189,6 +189,8 @@ MISTAKES = {
     ("run={plain}", "run=/no/such/run"): "there is no such folder",
     ("run={plain}", "run={rect}", "data=two_moons"): "choose data of the same shape and classes",
     ("run={plain}", "run={rect}", "model.width=8"): "model is the run's own and cannot be changed here",
+    ("run={plain}", "seed=3"): "seed is the run's own and cannot be changed here; take another run, or change only data, ood, evaluator",
+    ("run={plain}", "run={rect}", "+force=true"): "force is the run's own and cannot be changed here",
     ("run={plain}", "run={rect}", "ood=[msp,energy]"): "ood.energy/test: ValueError: the logits are log-probabilities",
     ("run={plain}", "run={rect}", "ood=vim"): "ood.vim: ValueError: ViM needs the weights of a final nn.Linear",
     ("run={plain}", "run={rect}", "ood.knn.k=3"): "knn is not chosen (ood=[msp,entropy])",

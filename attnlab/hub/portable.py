@@ -10,7 +10,7 @@ from attnlab.config.overrides import key_of, permits
 
 # of a result.json, what a reader elsewhere can use
 KEPT = ("run_id", "status", "seed", "config", "overrides", "metrics", "training", "places", "parameters", "epochs", "seconds", "data")
-KEPT += ("images_per_second", "device", "device_kind", "precision", "threads", "versions", "git", "warnings")
+KEPT += ("images_per_second", "device", "device_kind", "precision", "threads", "versions", "git", "code", "warnings")
 MACHINE = ("paths", *having(counts=False))  # of a configuration: loggers name accounts
 ROOT = re.compile(r"(?:^|[\s:=,'\"\[({])(?:~|\.{0,2}[/\\]|[A-Za-z]:[/\\])")  # how a path begins, also inside a text
 PATHS = ("path", "root", "file", "folder", "dir", "weights")  # the last word of a key whose text is a path, however it begins

@@ -169,6 +169,18 @@ def test_a_network_of_other_code_is_not_taken_for_ones_own(tmp_path: Path) -> No
     assert asked.code == 0 and f"code is not that of {first.name}: theirs_shared.layers" in asked.err
 
 
+def test_what_is_loaded_says_that_it_was_trained_by_other_code(tmp_path: Path, caplog, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert start("attnlab.train", *TINY, f"paths.outputs={tmp_path}").end().code == 0
+    (folder,) = {path.parent for path in tmp_path.glob("runs/*/result.json")}
+    monkeypatch.setattr(logging.getLogger("attnlab"), "propagate", True)
+    attnlab.load(folder)
+    assert not caplog.messages
+    own = code.code_of
+    monkeypatch.setattr(code, "code_of", lambda plan, **options: {**own(plan, **options), "attnlab.backbones.mlp2d": "0" * 16})
+    attnlab.load(folder)
+    assert caplog.messages == [f"load({str(folder)!r}): trained by other code of attnlab.backbones.mlp2d than the present"]
+
+
 def test_other_code_of_attnlab_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
     plan = compose([*TINY, f"paths.outputs={tmp_path}"])
     now = code.code_of(plan)

@@ -46,8 +46,8 @@ class GLICO(Supervised):
     Args:
         code: Z. width: channels of the decoder. noise, gamma: >= 0. start: fraction of the epochs in [0, 1).
 
-    Raises ValueError: out of range; vectors. ConfigError: components that rewrite labels. A step costs two. Images that are cropped and
-    mirrored at random have one code all the same: G then gives their mean.
+    Raises ValueError: out of range; vectors. ConfigError: components that rewrite labels; a teacher. A step costs two. Images that are
+    cropped and mirrored at random have one code all the same: G then gives their mean.
     """
 
     takes_label_sets = False
@@ -74,6 +74,11 @@ class GLICO(Supervised):
         self.codes, self.decoder = learner.peers
         if writers := [placement.name for placement in learner.network.placed.placements if placement.writes]:
             raise ConfigError(f"{writers[0]} mixes labels, and algorithm=glico's images have those of one class; drop one of them")
+        if learner.optimizer and "teacher" in learner.asks:  # none: a trained network is only tested
+            who = learner.loss_terms.who_asks("teacher")
+            raise ConfigError(
+                f"algorithm=glico has images of its own, which the teacher does not see and {who} would compare; drop one of them"
+            )
 
     def terms(self, learner: "Learner", batch: "Batch", teacher: "Output | None") -> "tuple[dict[str, Tensor], Output]":
         z_BZ = F.normalize(self.codes(batch.index), dim=1)

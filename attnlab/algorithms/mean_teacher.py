@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from attnlab.algorithms.supervised import Supervised
+from attnlab.config.targets import ConfigError
 from attnlab.losses.consistency import local_clustering, ramp_up, softmax_mse
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ class MeanTeacher(Supervised):
         clustering: w_c >= 0; 0: no such term. LC-MT: 10 for CIFAR-10. radius: of neighbours, in squared units of a feature: 40 to 50 there.
         clustering_start, clustering_ramp: t_c, T_c as fractions of training. LC-MT: 600 and 100 of 1000 epochs.
 
-    Raises ValueError: a value out of range; clustering where the network names no features.
+    Raises ValueError: a value out of range; clustering where the network names no features. ConfigError: components that mix images.
     Differs from the authors' code in: one batch of labelled and unlabelled images as they come, where theirs have a fixed share of labelled
     ones; teacher and student see one augmentation and differ by noise and dropout.
     """
@@ -71,6 +72,9 @@ class MeanTeacher(Supervised):
 
     def setup(self, learner: "Learner") -> None:
         super().setup(learner)
+        writers = [placement.name for placement in learner.network.placed.placements if placement.writes]
+        if writers and learner.optimizer:  # a trained network can be tested all the same
+            raise ConfigError(f"{writers[0]} mixes the student's images, and algorithm=mean_teacher's teacher sees them unmixed; drop one")
         self.average = copy.deepcopy(learner.network).requires_grad_(False)
         self.pairs = tuple(zip(*zip(self.average.parameters(), learner.network.parameters(), strict=True), strict=True))
 

@@ -32,7 +32,8 @@ class OnManifold(Supervised):
         code: Z. width: channels of the autoencoder. rate: length of a step of the path, > 0. steps: >= 0. weight: >= 0.
         start: fraction of the epochs before which nothing is generated, in [0, 1).
 
-    Raises ValueError: out of range; vectors. ConfigError: a loss without soft labels; components that rewrite labels. A step costs two.
+    Raises ValueError: out of range; vectors. ConfigError: a loss without soft labels; components that rewrite labels; a teacher. A step
+    costs two.
     """
 
     eager = True
@@ -63,6 +64,11 @@ class OnManifold(Supervised):
             raise ConfigError(f"algorithm=on_manifold makes soft labels, which loss {type(learner.loss).__name__} cannot take; use loss=ce")
         if writers := [placement.name for placement in learner.network.placed.placements if placement.writes]:
             raise ConfigError(f"{writers[0]} mixes labels, and algorithm=on_manifold's own are soft already; drop one of them")
+        if learner.optimizer and "teacher" in learner.asks:  # none: a trained network is only tested
+            who = learner.loss_terms.who_asks("teacher")
+            raise ConfigError(
+                f"algorithm=on_manifold has images of its own, which the teacher does not see and {who} would compare; drop one of them"
+            )
 
     def terms(self, learner: "Learner", batch: "Batch", teacher: "Output | None") -> "tuple[dict[str, Tensor], Output]":
         terms, out = super().terms(learner, batch, teacher)

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from attnlab.algorithms.supervised import Supervised
+from attnlab.config.targets import ConfigError
 
 if TYPE_CHECKING:
     from attnlab.network import Output
@@ -42,7 +43,8 @@ class TransformationRegression(Supervised):
     Args:
         angle: degrees, in [0, 180). shift: in half images, in [0, 1). scale: >= 0, magnification by up to 1 + scale.
 
-    Raises ValueError: a value out of range; vectors, which cannot be turned; a network without `features`.
+    Raises ValueError: a value out of range; vectors, which cannot be turned; a network without `features`. ConfigError: distillation,
+    weight penalties.
     """
 
     takes_unlabelled = True
@@ -60,6 +62,8 @@ class TransformationRegression(Supervised):
     def setup(self, learner: "Learner") -> None:
         super().setup(learner)
         self.head = learner.peers[0]
+        if learner.optimizer and (further := [name for name, *_ in learner.loss_terms.further]):  # none: a network is only tested
+            raise ConfigError(f"algorithm=transformation_regression has a loss of its own, which {further[0]} would be no part of; drop it")
 
     def terms(self, learner: "Learner", batch: "Batch", teacher: "Output | None") -> "tuple[dict[str, Tensor], Output]":
         t_B4 = 2 * torch.rand(len(batch.x), 4, device=batch.x.device) - 1

@@ -16,7 +16,7 @@ class Slimming:
     """Network slimming (Liu et al., arXiv 1708.06519): a gate a channel, which is batch norm's scale.
 
         g_gamma <- g_gamma + weight sign(gamma)          until `prune`, in every step
-        m = 1[|gamma| >= sorted(|gamma|)[round(N rate)]]  once, over all layers together; what remains trains on
+        m = 1[|gamma| >= sorted(|gamma|)[round(N rate)]]  once, over all N together (one stays at least); what remains trains on
 
     It is our stand-in for SSPruning (Joo et al., "Slimming ResNet by slimming shortcut", ICPR 2020), whose importance gates are not known
     to us: with `at` naming the batch norms of shortcuts, too, their channels are ranked with the rest.
@@ -56,7 +56,7 @@ class Slimming:
     def on_step(self, learner: "Learner", step: int) -> None:
         if step == max(self.step, 1):
             size_N = torch.cat(self.scores())
-            threshold = size_N.sort().values[round(len(size_N) * self.rate)]
+            threshold = size_N.sort().values[min(round(len(size_N) * self.rate), len(size_N) - 1)]
             self.masks.keep({name: size_C >= threshold for name, size_C in zip(self.masks.norms, size_N.split(self.masks.sizes))})
         elif step > self.step:
             self.masks.apply()

@@ -115,8 +115,8 @@ class FourierTransform(nn.Module):
             real, imaginary = _complex(on_columns, *self.columns, real, imaginary)
             real, imaginary = _complex(on_rows, *self.rows, real, imaginary)
             if self.output == "polar":
-                zero = (real == 0) & (imaginary == 0)
-                real = torch.where(zero, 1.0, real)
+                zero = real.square() + imaginary.square() == 0  # so small that its square is 0, too: its gradient would be nan
+                real, imaginary = torch.where(zero, 1.0, real), torch.where(zero, 0.0, imaginary)
                 amplitude = torch.where(zero, 0.0, (real.square() + imaginary.square()).sqrt())
                 real, imaginary = amplitude, torch.atan2(imaginary, real)
             y = torch.cat([real, imaginary], 3).permute(0, 3, 1, 2)

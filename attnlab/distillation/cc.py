@@ -9,9 +9,10 @@ from attnlab.distillation.feature_term import FeatureTerm, Pair, Shapes
 
 
 def cc(student_BD: Tensor, teacher_BD: Tensor) -> Tensor:
-    """``mean_b sum_d |s_b - t_b|_d |s_{b+1} - t_{b+1}|_d`` over the B - 1 neighbours in the batch. Two activations of one shape, B >= 2."""
+    """``mean_b sum_d |s_b - t_b|_d |s_{b+1} - t_{b+1}|_d`` over the B - 1 neighbours in the batch, 0 where there are none (B = 1). Two
+    activations of one shape."""
     delta_BD = (student_BD - teacher_BD).abs()
-    return (delta_BD[:-1] * delta_BD[1:]).sum(1).mean()
+    return (delta_BD[:-1] * delta_BD[1:]).sum(1).sum() / max(len(delta_BD) - 1, 1)
 
 
 class CC(FeatureTerm):

@@ -19,8 +19,10 @@ def distances(x_BD: Tensor, *, eps: float = 1e-12) -> Tensor:
 
 
 def angles(x_BD: Tensor) -> Tensor:
-    """Cosines (B, B, B) of the angle at i between the directions to j and to k."""
-    direction_BBD = F.normalize(x_BD[None] - x_BD[:, None], dim=2)
+    """Cosines (B, B, B) of the angle at i between the directions to j and to k; 0, without a gradient, where j or k is where i is."""
+    step_BBD = x_BD[None] - x_BD[:, None]
+    apart_BB1 = (step_BBD.detach() != 0).any(2, keepdim=True)  # normalising a step of 0 has a gradient of 1e12
+    direction_BBD = F.normalize(torch.where(apart_BB1, step_BBD, 0.0), dim=2)
     return direction_BBD @ direction_BBD.transpose(1, 2)
 
 

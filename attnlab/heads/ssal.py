@@ -28,7 +28,9 @@ def group_cross_entropy(aux_BG: Tensor, target: Tensor, group_K: Tensor) -> Tens
     """Mean cross-entropy of a branch with the groups of the labels, which are class numbers (B,) or probabilities (B, K)."""
     if target.is_floating_point():
         member_KG = group_K[:, None] == torch.arange(aux_BG.shape[1], device=group_K.device)
-        return auxiliary_cross_entropy(aux_BG, target @ member_KG.to(target.dtype))
+        with torch.autocast(aux_BG.device.type, enabled=False):  # which would round the labels
+            target = target @ member_KG.to(target.dtype)
+        return auxiliary_cross_entropy(aux_BG, target)
     return auxiliary_cross_entropy(aux_BG, group_K[target])
 
 

@@ -66,7 +66,8 @@ class Gathered:
     def __call__(self, module: nn.Module, args: tuple, output: Tensor) -> None:
         if module.training:
             with torch.no_grad():
-                self.sum_C.add_(self.count(output.relu()).sum(0))
+                # in the weight's precision, not autocast's: a mean over the map and a sum over images in bf16 have three digits
+                self.sum_C.add_(self.count(output.to(self.sum_C.dtype).relu()).sum(0))
                 self.images.add_(len(output))
 
     def take(self, *, together: bool) -> Tensor:

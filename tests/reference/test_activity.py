@@ -2,9 +2,11 @@
 
 import pytest
 import torch
+from torch import nn
 
 from attnlab.callbacks.activation_density import ActivationDensity, densest
 from attnlab.callbacks.majority_vote import MajorityVote
+from attnlab.pruning.activity import Gathered
 from tests.reference.small_learner import batches, small_learner, take
 
 
@@ -20,6 +22,14 @@ def activations(learner, given) -> torch.Tensor:
     """Of the batch norm, after a ReLU, as training saw them: the learner does not move."""
     network = learner.network.backbone
     return torch.cat([network[1].train()(network[0](batch.x)).relu() for batch in given])
+
+
+def test_activations_in_bf16_are_counted_in_full() -> None:
+    maps = torch.randn(37, 8, 9, 9, generator=torch.Generator().manual_seed(0)).bfloat16()
+    for callback in (ActivationDensity(), MajorityVote()):
+        found, expected = Gathered(callback.count, torch.ones(8)), callback.count(maps.double().relu()).double().mean(0)
+        found(nn.BatchNorm2d(8), (), maps)
+        torch.testing.assert_close(found.take(together=False).double(), expected, rtol=1e-6, atol=0)
 
 
 def test_votes() -> None:

@@ -18,6 +18,7 @@ from attnlab.explainers.sobel import Sobel
 from attnlab.heads.cosine import CosineHead
 from attnlab.heads.covariance import MultiOrderHead
 from attnlab.heads.prototype import PrototypeHead
+from attnlab.heads.ssal import group_cross_entropy
 from attnlab.losses.gccs import GCCS
 from attnlab.network import Output
 from attnlab.regularizers.advanced_dropout import AdvancedDropout
@@ -60,6 +61,7 @@ CASES: dict[str, Callable[[], Tensor]] = {
     "attnlab.heads.cosine": lambda: CosineHead((6,), num_classes=3)(features()),
     "attnlab.heads.covariance": multi_order,
     "attnlab.heads.prototype": lambda: PrototypeHead((6,), num_classes=3)(features()),
+    "attnlab.heads.ssal": lambda: group_cross_entropy(features()[:, :2], features().softmax(1), torch.arange(6) % 2),
     "attnlab.losses.gccs": lambda: GCCS(3, 6, covariance="full")(Output(features()[:, :3], None, None), labels())["gccs"],
     "attnlab.regularizers.advanced_dropout": lambda: AdvancedDropout((6, 5, 4))(maps()),
 }

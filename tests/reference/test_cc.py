@@ -18,6 +18,12 @@ def test_equals_a_loop() -> None:
     assert float(cc(NUMBERS["kd_es"], NUMBERS["kd_et9"])) == pytest.approx(sum(sums) / len(sums), rel=1e-12)
 
 
+def test_one_image_has_no_neighbour() -> None:
+    one = NUMBERS["kd_es"][:1].clone().requires_grad_()
+    cc(one, NUMBERS["kd_et9"][:1]).backward()
+    assert cc(one, NUMBERS["kd_et9"][:1]) == 0 and not one.grad.any()
+
+
 def test_the_term_embeds_both_and_learns_to() -> None:
     term = CC({"features": (9,)}, {"features": (11,)}, dim_embedded=4).double()
     term(output(features=NUMBERS["kd_es"]), output(features=NUMBERS["kd_et"])).backward()

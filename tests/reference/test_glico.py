@@ -56,5 +56,7 @@ def test_a_run(run) -> None:
     assert state["peers.0.weight"].shape == (64, 16)
     with pytest.raises(ConfigError, match="mixup mixes labels"):
         run("algorithm=glico", "regularizer=mixup", "check=true")
+    with pytest.raises(ConfigError, match="has images of its own, which the teacher does not see"):
+        run("algorithm=glico", "distillation=kd", f"teacher={found['folder']}", "check=true")
     with pytest.raises(ValueError, match="start in"):
         GLICO((1, 8, 8), 6, start=1.0)

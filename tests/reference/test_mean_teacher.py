@@ -48,6 +48,13 @@ def test_clustering_equals_the_released_code() -> None:
         assert local_clustering(torch.randn(5, 3), all_of_one_kind, radius=1e-9).isfinite()
 
 
+def test_half_precision_is_summed_in_full() -> None:
+    z, other = torch.randn(2, 60, 12, generator=torch.Generator().manual_seed(0)).bfloat16()
+    known = torch.arange(60) < 8
+    for term in (lambda x: softmax_mse(x, other.to(x.dtype)), lambda x: local_clustering(x, known, radius=2.0)):
+        assert torch.equal(term(z), term(z.float()))
+
+
 def test_ramp_equals_the_released_code() -> None:
     gold = golden("components", "rampup_")
     same(ramp_up(gold["epochs"].double(), 5), gold["T5"])
@@ -126,7 +133,7 @@ def test_the_accuracy_is_of_the_labelled_images(run) -> None:
     assert 8 / 64 < metrics["train/acc"] <= 1
 
 
-def test_who_cannot_use_them_says_so() -> None:
+def test_who_cannot_use_them_says_so(run) -> None:
     few = ["data.labels=20", "model.width=4", "logger=none"]
     with pytest.raises(ConfigError, match=r"algorithm Supervised cannot use; use algorithm=mean_teacher, or data\.limit=20"):
         compose(few)
@@ -136,5 +143,7 @@ def test_who_cannot_use_them_says_so() -> None:
         compose([*few, "algorithm=mean_teacher", "regularizer=mixup"])
     with pytest.raises(ConfigError, match="distillation=dkd reads every image's label"):
         compose([*few, "algorithm=mean_teacher", "distillation=dkd", "teacher=training:3fa9c1d2"])
+    with pytest.raises(ConfigError, match="mixup mixes the student's images"):  # labelled ones, too
+        run("algorithm=mean_teacher", "regularizer=mixup", "check=true")
     with pytest.raises(ValueError, match="decay must be in"):
         MeanTeacher(decay=1.0)

@@ -56,5 +56,8 @@ def test_what_is_refused(run) -> None:
         run("algorithm=on_manifold", "loss=large_margin", "model.bottleneck=8", "check=true")
     with pytest.raises(ConfigError, match="mixup mixes labels"):
         run("algorithm=on_manifold", "regularizer=mixup", "check=true")
+    teacher = run("trainer.max_epochs=1", "evaluator=none")["folder"]
+    with pytest.raises(ConfigError, match="has images of its own, which the teacher does not see"):
+        run("algorithm=on_manifold", "distillation=kd", f"teacher={teacher}", "check=true")
     with pytest.raises(ValueError, match="there are vectors"):
         OnManifold((2,), 3)

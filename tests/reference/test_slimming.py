@@ -36,6 +36,14 @@ def test_the_scales_shrink_and_the_smallest_channels_go() -> None:
     assert (norm(torch.randn(6, 8).double())[:, dead] == 0).all()
 
 
+def test_a_rate_that_rounds_to_all_channels_leaves_the_largest() -> None:
+    callback = Slimming(weight=0.0, rate=0.95, prune=0.5)
+    learner = small_learner(callbacks={"slimming": callback})
+    take(learner, batches(4))
+    (mask,) = callback.masks.masks.values()
+    assert mask.sum() == 1 and mask.argmax() == learner.network.backbone[1].weight.abs().argmax()
+
+
 def test_state_and_mistakes() -> None:
     callback = Slimming()
     small_learner(callbacks={"slimming": callback})

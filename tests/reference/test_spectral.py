@@ -85,8 +85,9 @@ def test_transforms_are_those_of_libraries_and_inverses_undo_them() -> None:
     close(both, 2.25 * x)
 
 
-def test_a_map_of_zeros_has_a_finite_gradient() -> None:
-    module, x = FourierTransform((2, 4, 4)), torch.zeros(1, 2, 4, 4, requires_grad=True)
+@pytest.mark.parametrize("value", [0.0, 1e-30])  # the square of which is 0
+def test_a_map_of_zeros_has_a_finite_gradient(value: float) -> None:
+    module, x = FourierTransform((2, 4, 4)), torch.full((1, 2, 4, 4), value, requires_grad=True)
     y = module(x)
     y.sum().backward()
     assert y.shape == x.shape and x.grad.isfinite().all() and module.rows.grad.isfinite().all()

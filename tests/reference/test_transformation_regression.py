@@ -55,6 +55,8 @@ def test_features_are_learned_and_a_run_starts_from_them(run) -> None:
     assert weights and all(torch.equal(started[name], state[name]) for name in weights)
     with pytest.raises(ConfigError, match="init: the network is to start from a teacher's weights, and there is none"):
         run("init=teacher", "check=true")
+    with pytest.raises(ConfigError, match="which norm_loss would be no part of"):
+        run("algorithm=transformation_regression", "regularizer=norm_loss", "check=true")
 
 
 def test_another_networks_weights_are_refused() -> None:
